@@ -1,0 +1,1 @@
+"""Helpers of a course on deep generative models: data, models, training, measurement, figures, batch runs."""

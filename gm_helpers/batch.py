@@ -1,0 +1,9 @@
+"""Papermill runs."""
+
+
+class ParameterError(ValueError):
+    """A parameter."""
+
+
+class NotebookError(RuntimeError):
+    """Failed."""

@@ -1,0 +1,90 @@
+"""Files on disk that are whole or not there at all: model weights, and the state of a run that is to be resumed.
+
+Weights are safetensors (any program reads them); a run's state is what torch.save writes, read back with
+`weights_only=True`. Neither format notices a flipped bit, so both carry a SHA-256.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from
+from safetensors.torch import save as bytes_of
+from torch import Tensor
+
+KEY = "gm_helpers"  # one key, because safetensors writes several in random order
+
+
+class CheckpointError(RuntimeError):
+    """A file that is not what it should be; the message says which and what to do."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """All of the content under this name, or, if the process dies, the file that was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(scratch, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(scratch, path)
+    except BaseException:
+        os.unlink(scratch)
+        raise
+
+
+def save(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write tensors and metadata (anything that JSON holds), hashed together; the same input gives the same bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    own = {"metadata": metadata, "sha256": _digest(tensors, metadata)}
+    write_atomically(Path(path), bytes_of(tensors, metadata={KEY: json.dumps(own, sort_keys=True)}))
+
+
+def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata that `save` wrote. Raises CheckpointError for a file that is missing or was altered."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        tensors = tensors_from(content)
+        length = int.from_bytes(content[:8], "little")  # a safetensors file begins with the length of its JSON header
+        own = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][KEY])
+        metadata, digest = own["metadata"], own["sha256"]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no file {path}") from error
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is cut short or no weights file of this course; train it again") from error
+    if digest != _digest(tensors, metadata):
+        raise CheckpointError(f"{path} was altered after it was written (its SHA-256 differs); train it again")
+    return tensors, metadata
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """The state of a run: nested dicts and lists of tensors and plain Python values."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    write_atomically(path, hashlib.sha256(content).digest() + content)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What `save_state` wrote, on the CPU. Raises CheckpointError for a file that is not as it was written."""
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise CheckpointError(f"{path} is damaged (its SHA-256 differs); delete it and train from the start")
+    return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)

@@ -1,0 +1,189 @@
+"""Images as whole tensors on the device: fetched, verified, split; and what is done to pixels before training.
+
+The folder that holds them is `GM_DATA`, or `data/` at the repository's root. MNIST is read from `MNIST/raw/` inside
+it, plain or as .gz, and each file is compared with its SHA-256 at each load, because damaged files load silently.
+"""
+
+import gzip
+import hashlib
+import http.client
+import os
+import socket
+import tempfile
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+DATASETS = ("auto", "mnist", "digits")
+SPLITS = ("train", "val", "test")
+VALIDATION = 10_000  # the last images of MNIST's training files
+FETCH_TIMEOUT = 15.0  # seconds of silence from a server before the next mirror is tried
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+
+class DataError(RuntimeError):
+    """Data that is missing, damaged or can't be fetched; the message says what to do."""
+
+
+class Images(NamedTuple):
+    """A whole split on one device."""
+
+    pixels: Tensor  # (N, 1, 28, 28) uint8
+    labels: Tensor  # (N,) int64
+
+
+def folder() -> Path:
+    """Where data sets lie: the environment variable GM_DATA, or `data/` at the repository's root."""
+    return Path(os.environ.get("GM_DATA") or Path(__file__).parent.parent / "data").absolute()
+
+
+def load(dataset: str, split: str, device: str | torch.device = "cpu") -> Images:
+    """One split, whole, on the device.
+
+    dataset: "mnist" (train 50,000, val 10,000, test 10,000), "digits" (scikit-learn's 8×8 scans brought to 28×28:
+    1,197, 300 and 300), or "auto", which is MNIST where it is there or can be fetched.
+    Raises ValueError for an unknown name and DataError for data that is missing or damaged.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    images = _mnist(split) if choose(dataset) == "mnist" else _digits(split)
+    return Images(images.pixels.to(device), images.labels.to(device))
+
+
+def choose(dataset: str) -> str:
+    """The data set that `dataset` means here, "mnist" or "digits"; for "auto" it says so when it has to take digits."""
+    if dataset not in DATASETS:
+        raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
+    return _choose_in(folder()) if dataset == "auto" else dataset
+
+
+@cache  # one attempt to fetch, one sentence, for all loads of a process
+def _choose_in(where: Path) -> str:
+    try:
+        fetch(where)
+    except DataError as error:
+        if all(_path(where, name).exists() for name in SHA256):
+            raise  # MNIST is there but damaged: that is for a person to mend, not to pass over
+        print(f"MNIST is not here ({error}). Going on with scikit-learn's handwritten digits: smaller, other numbers.")
+        return "digits"
+    return "mnist"
+
+
+def binarize(pixels: Tensor, generator: Generator | None = None) -> Tensor:
+    """Bernoulli draws with the grey values as probabilities: uint8 (…) 0…255 -> float32 (…) zeros and ones."""
+    return torch.bernoulli(pixels.float() / 255, generator=generator)
+
+
+def scale(pixels: Tensor, generator: Generator | None = None) -> Tensor:
+    """Grey values brought to [−1, 1]: uint8 (…) 0…255 -> float32 (…). Draws nothing from the generator."""
+    return pixels.float() / 127.5 - 1
+
+
+# ---------------------------------------------------------------- MNIST
+
+
+def fetch(where: Path | None = None) -> dict[str, bytes]:
+    """MNIST's four raw files, fetched where they are missing, verified: name -> content.
+
+    where: the data folder; None takes `folder()`. Each file is downloaded into a temporary folder, verified, and only
+    then moved into place, so that a kill or a second process leaves whole files. Raises DataError.
+    """
+    where = where or folder()
+    missing = [name for name in SHA256 if not _path(where, name).exists()]
+    if missing:
+        raw = where / "MNIST" / "raw"
+        try:
+            raw.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=raw, prefix=".fetch-") as scratch:
+                for name in missing:
+                    _download(name, Path(scratch))
+                    _verified(Path(scratch) / name)
+                    os.replace(Path(scratch) / name, raw / name)
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"cannot write to {raw} ({reason}): set GM_DATA to a folder that can be written") from error
+    return {name: _verified(_path(where, name)) for name in SHA256}
+
+
+def _path(where: Path, name: str) -> Path:
+    plain = where / "MNIST" / "raw" / name
+    packed = plain.with_name(name + ".gz")
+    return packed if packed.exists() and not plain.exists() else plain
+
+
+def _download(name: str, scratch: Path) -> None:
+    """One raw file from the first of torchvision's mirrors that delivers it."""
+    mnist, download_and_extract = _torchvision()
+    archive, md5 = next(resource for resource in mnist.resources if resource[0] == name + ".gz")
+    reasons = []
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(FETCH_TIMEOUT)
+    try:
+        for mirror in mnist.mirrors:
+            try:
+                return download_and_extract(mirror + archive, str(scratch), md5=md5, remove_finished=True)
+            except (OSError, EOFError, RuntimeError, http.client.HTTPException) as error:  # each is a failed mirror
+                reasons.append(f"{mirror}: {error or type(error).__name__}")
+    finally:
+        socket.setdefaulttimeout(before)
+    raise DataError(f"{archive} could not be fetched; tried " + "; ".join(reasons))
+
+
+def _torchvision():
+    try:
+        from torchvision.datasets import MNIST
+        from torchvision.datasets.utils import download_and_extract_archive
+    except RuntimeError as error:  # "operator torchvision::nms does not exist"
+        raise DataError(
+            f"torchvision cannot be imported beside torch {torch.__version__}, because the two come from different "
+            "builds: install both from the same index, as requirements.txt pairs them"
+        ) from error
+    return MNIST, download_and_extract_archive
+
+
+def _verified(path: Path) -> bytes:
+    """The file's content, which is what was hashed: nothing is read again afterwards."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        if hashlib.sha256(content).hexdigest() == SHA256[path.name.removesuffix(".gz")]:
+            return content
+        reason = "its SHA-256 is not that of the original MNIST file"
+    except (OSError, EOFError, zlib.error) as error:
+        reason = f"it cannot be read: {error}"
+    raise DataError(f"{path} is damaged ({reason}); delete it and run `python -m gm_helpers data --dataset mnist`")
+
+
+def _mnist(split: str) -> Images:
+    content = fetch()
+    stem = "t10k" if split == "test" else "train"
+    part = {"train": slice(None, -VALIDATION), "val": slice(-VALIDATION, None), "test": slice(None)}[split]
+    # IDX files: sizes in a header of 16 (images) or 8 (labels) bytes, then one byte a value.
+    pixels = np.frombuffer(content[f"{stem}-images-idx3-ubyte"], np.uint8, offset=16).reshape(-1, 1, 28, 28)[part]
+    labels = np.frombuffer(content[f"{stem}-labels-idx1-ubyte"], np.uint8, offset=8)[part]
+    return Images(torch.from_numpy(pixels.copy()), torch.from_numpy(labels.astype(np.int64)))
+
+
+# ---------------------------------------------------------------- scikit-learn's digits
+
+
+def _digits(split: str) -> Images:
+    """Handwritten digits of 8×8 pixels, 0…16, enlarged to 20×20 and centred in 28×28, as MNIST's are."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    small = torch.from_numpy(digits.images).float()[:, None] / 16
+    large = F.pad(F.interpolate(small, (20, 20), mode="bilinear"), (4, 4, 4, 4))
+    order = torch.randperm(len(large), generator=torch.Generator().manual_seed(0))
+    rows = dict(zip(SPLITS, order.split([1197, 300, 300]), strict=True))[split]
+    return Images((large * 255).round().to(torch.uint8)[rows], torch.from_numpy(digits.target)[rows].long())

@@ -1,0 +1,161 @@
+"""The one table of trainings: for each name the model, its arguments and how it is trained, in each profile."""
+
+import hashlib
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gm_helpers import checkpoint, data, metrics
+from gm_helpers.checkpoint import CheckpointError
+from gm_helpers.train import Prepare, Run, choose_device, train
+from gm_helpers.vae import VAE
+
+WEIGHTS = Path(__file__).parent / "weights"
+CURVE_IMAGES = 2000  # validation images on which a run's curves are measured
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One Adam run. decay: the learning rate falls to 0 along half a cosine."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    decay: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model and its arguments, what is done to the pixels, what is measured, and a schedule for each profile."""
+
+    model: Callable[..., nn.Module]
+    arguments: dict[str, Any]
+    prepare: Prepare
+    measure: Callable[..., dict[str, float]]
+    schedules: dict[str, Schedule]
+
+
+# Decay buys the 20-d VAE X nats in `quick`. Batches of 512 at twice the learning rate buy `full` 1.4 nats of
+# validation ELBO over batches of 128 at the same number of steps.
+VAE_SCHEDULES = {
+    "smoke": Schedule(steps=60, batch_size=128, learning_rate=2e-3, decay=True),
+    "quick": Schedule(steps=4_000, batch_size=128, learning_rate=2e-3, decay=True),
+    "full": Schedule(steps=60_000, batch_size=512, learning_rate=2e-3, decay=True),
+}
+
+RECIPES = {
+    "vae-2d": Recipe(VAE, {"latent_dim": 2}, data.binarize, metrics.bounds, VAE_SCHEDULES),
+    "vae-20d": Recipe(VAE, {"latent_dim": 20}, data.binarize, metrics.bounds, VAE_SCHEDULES),
+}
+PROFILES = ("smoke", "quick", "full")
+
+
+def fit(
+    name: str,
+    profile: str,
+    dataset: str = "auto",
+    seed: int = 0,
+    device: str = "auto",
+    snapshots: tuple[float, ...] = (),
+    state_file: Path | None = None,
+) -> tuple[nn.Module, Run]:
+    """Build the model of that recipe and train it on the training images; returns it in eval mode, and its run.
+
+    The seed decides the initial weights, the batches and all noise. Raises ValueError for an unknown name or profile.
+    """
+    recipe, where = _choice("model", name, RECIPES), choose_device(device)
+    schedule = _choice("profile", profile, recipe.schedules)
+    images, validation = data.load(dataset, "train", where), data.load(dataset, "val", where)
+    torch.manual_seed(seed)
+    model = recipe.model(**recipe.arguments).to(where)
+    run = train(
+        model,
+        images.pixels,
+        recipe.prepare,
+        **asdict(schedule),
+        seed=seed,
+        validation=validation.pixels[:CURVE_IMAGES],
+        snapshots=snapshots,
+        state_file=state_file,
+        title=name,
+    )
+    return model.eval(), run
+
+
+def ship(name: str, profile: str, dataset: str, seed: int, device: str, folder: Path) -> dict[str, Any]:
+    """Train, round the weights to float16, measure them as rounded, write NAME.safetensors; returns its metadata.
+
+    A run that was interrupted goes on from `NAME.state`, which lies beside it until the weights are written.
+    """
+    dataset, state_file = data.choose(dataset), folder / f"{name}.state"
+    model, run = fit(name, profile, dataset, seed, device, state_file=state_file)
+    if not run.finished:
+        raise KeyboardInterrupt
+    rounded = {key: tensor.half() for key, tensor in model.state_dict().items()}
+    model.load_state_dict(rounded)
+    recipe = RECIPES[name]
+    metadata = {
+        "name": name,
+        "model": recipe.model.__name__,
+        "arguments": recipe.arguments,
+        "recipe": asdict(recipe.schedules[profile]),
+        "profile": profile,
+        "seed": seed,
+        "dataset": dataset,
+        "data_sha256": hashlib.sha256(data.load(dataset, "train").pixels.numpy().tobytes()).hexdigest(),
+        "metrics": evaluate(name, model, dataset),
+        "seconds": round(run.seconds),
+        "device": torch.cuda.get_device_name() if next(model.parameters()).is_cuda else "cpu",
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+    }
+    checkpoint.save(folder / f"{name}.safetensors", rounded, metadata)
+    state_file.unlink()
+    return metadata
+
+
+def evaluate(name: str, model: nn.Module, dataset: str) -> dict[str, float]:
+    """The recipe's measurements on the validation and the test images; the noise is the same at each call."""
+    recipe, device = RECIPES[name], next(model.parameters()).device
+    return {
+        f"{split}_{key}": round(value, 3)
+        for split in ("val", "test")
+        for key, value in recipe.measure(model, data.load(dataset, split, device).pixels, recipe.prepare).items()
+    }
+
+
+def pretrained(name_or_path: str | Path, device: str = "auto") -> nn.Module:
+    """A shipped model by its name, or one that `ship` wrote, by its path; in eval mode.
+
+    Raises CheckpointError for a file that is missing, damaged, or of another model or shape.
+    """
+    path = weights_file(name_or_path)
+    tensors, metadata = checkpoint.load(path)
+    recipe = RECIPES.get(metadata.get("name", ""))
+    if recipe is None or (metadata["model"], metadata["arguments"]) != (recipe.model.__name__, recipe.arguments):
+        raise CheckpointError(f"{path} holds no model that this version of the course knows; train it again")
+    model = recipe.model(**recipe.arguments)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} has other weights than {metadata['name']} needs; train it again") from error
+    return model.to(choose_device(device)).eval()
+
+
+def weights_file(name_or_path: str | Path) -> Path:
+    """Where the weights of that name lie, or the path itself. Raises ValueError for what is neither."""
+    if str(name_or_path) in RECIPES:
+        return WEIGHTS / f"{name_or_path}.safetensors"
+    if Path(name_or_path).suffix == ".safetensors":
+        return Path(name_or_path)
+    raise ValueError(f"unknown model {str(name_or_path)!r}: choose one of {', '.join(RECIPES)}, or a .safetensors file")
+
+
+def _choice(what: str, name: str, table: dict[str, Any]) -> Any:
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(table)}")
+    return table[name]

@@ -1,0 +1,259 @@
+"""The one training loop: for a game of any number of players, on any device, resumable to the bit."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from tqdm.auto import tqdm
+
+from gm_helpers import checkpoint
+from gm_helpers.checkpoint import CheckpointError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+LOGS = 50  # rows of history in a run
+SAVE_EVERY = 60.0  # seconds between checkpoints
+EVALUATION_BATCH = 1000
+
+Values = dict[str, Tensor]  # what a loss function returns: "loss", which is minimised, and what else is to be logged
+Prepare = Callable[[Tensor, Generator], Tensor]
+
+
+class DivergenceError(RuntimeError):
+    """A loss or a weight became NaN or infinite."""
+
+
+@dataclass
+class Run:
+    """What a training gives back; the model itself was trained in place.
+
+    history: a row for each log step, {"step": …, "train": {player: {name: mean since the last row}}, "val": {…}},
+    all plain numbers. snapshots: fraction of the run -> the model's state_dict then, on the CPU.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+    snapshots: dict[float, dict[str, Tensor]] = field(default_factory=dict)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name, after a computation there has succeeded; "auto" is CUDA where it works, else the CPU.
+
+    Raises ValueError for an unknown name and for a device that is not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() and _computes("cuda") is None else "cpu")
+    if name.split(":")[0] not in DEVICES:
+        raise ValueError(f"unknown device {name!r}: choose one of {', '.join(DEVICES)}")
+    if (reason := _computes(name)) is not None:
+        here = [other for other in DEVICES[1:] if _computes(other) is None]
+        raise ValueError(f"device {name!r} cannot be used here ({reason}): choose one of auto, {', '.join(here)}")
+    return torch.device(name)
+
+
+def _computes(name: str) -> str | None:
+    """None if a computation on the device succeeds, else the first line of what went wrong."""
+    try:
+        (torch.ones(2, 2, device=name) @ torch.ones(2, 2, device=name)).sum().item()
+    except (RuntimeError, AssertionError) as error:  # "not compiled with CUDA enabled" is an AssertionError
+        return str(error).splitlines()[0]
+    return None
+
+
+def train(
+    game: nn.Module,
+    pixels: Tensor,
+    prepare: Prepare,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    decay: bool = False,
+    seed: int = 0,
+    validation: Tensor | None = None,
+    snapshots: Sequence[float] = (),
+    state_file: Path | None = None,
+    title: str = "training",
+) -> Run:
+    """Train every player of `game.players()` in turn, each with its own Adam, and return the run's history.
+
+    game: a module whose `players()` gives name -> (module, loss), loss(x, generator) -> {"loss": scalar, …}.
+    pixels: all training images (N, …) uint8 on the game's device. prepare: turns a batch into what the loss takes.
+    decay: bring the learning rate to 0 along half a cosine. validation: images on which the losses are logged too.
+    snapshots: fractions of the run, 0 to 1. state_file: keeps the run's state; if it exists the run goes on from it.
+    Ctrl-C ends the run after the current step. Raises DivergenceError, and CheckpointError for an unusable state file.
+    """
+    players = game.players()  # type: ignore[operator]
+    parameters = {name: list(module.parameters()) for name, (module, _) in players.items()}
+    optimizers = {name: torch.optim.Adam(own, lr=learning_rate, fused=True) for name, own in parameters.items()}
+    generator = torch.Generator(pixels.device).manual_seed(seed)
+    plan = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay, "seed": seed}
+    state = _State(plan, game, optimizers, generator)
+    if state_file and state_file.exists():
+        state.restore(checkpoint.load_state(state_file), state_file)
+    run, snapshot_steps = state.run, {round(fraction * steps): fraction for fraction in snapshots}
+    if run.step == 0 and 0 in snapshot_steps:
+        run.snapshots[snapshot_steps[0]] = _copy(game)
+
+    game.train()
+    started, saved = time.monotonic() - run.seconds, time.monotonic()
+    with _interruptible() as stop, tqdm(total=steps, initial=run.step, desc=title, unit="step") as bar:
+        while run.step < steps and not stop.is_set():
+            index = torch.randint(len(pixels), (batch_size,), generator=generator, device=pixels.device)
+            x = prepare(pixels[index], generator)
+            for name, (_, loss) in players.items():
+                values = loss(x, generator)
+                optimizers[name].param_groups[0]["lr"] = learning_rate * (cosine(run.step / steps) if decay else 1)
+                optimizers[name].zero_grad()
+                values["loss"].backward(inputs=parameters[name])
+                optimizers[name].step()
+                state.add(name, values)
+            run.step += 1
+            bar.update()
+            if run.step in snapshot_steps:
+                run.snapshots[snapshot_steps[run.step]] = _copy(game)
+            if run.step % max(1, steps // LOGS) == 0 or run.step == steps:
+                state.log(evaluate(game, validation, prepare) if validation is not None else None)
+                run.seconds = time.monotonic() - started
+                bar.set_postfix({name: values["loss"] for name, values in run.history[-1]["train"].items()})
+                if state_file and time.monotonic() - saved > SAVE_EVERY:
+                    state.save(state_file)
+                    saved = time.monotonic()
+    run.seconds, run.finished = time.monotonic() - started, run.step == steps
+    if state_file:
+        state.save(state_file)
+    if not run.finished:
+        print(f"{title} was stopped at step {run.step:,} of {steps:,}; the model keeps what it has learnt.")
+    return run
+
+
+def cosine(fraction: float) -> float:
+    """Half a cosine from 1 at fraction 0 to 0 at fraction 1 (Loshchilov & Hutter 2017, without restarts)."""
+    return 0.5 * (1 + math.cos(math.pi * fraction))
+
+
+@torch.no_grad()
+def evaluate(game: nn.Module, images: Tensor, prepare: Prepare, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Mean of each player's logged values over all images, in eval mode: player -> name -> value.
+
+    The same seed draws the same noise, so that two calls differ by the model alone.
+    """
+    generator = torch.Generator(images.device).manual_seed(seed)
+    was_training = game.training
+    game.eval()
+    sums: dict[str, dict[str, float]] = {}
+    for part in images.split(EVALUATION_BATCH):
+        x = prepare(part, generator)
+        for name, (_, loss) in game.players().items():  # type: ignore[operator]
+            own = sums.setdefault(name, {})
+            for key, value in loss(x, generator).items():
+                own[key] = own.get(key, 0.0) + value.item() * len(part) / len(images)
+    game.train(was_training)
+    return sums
+
+
+class _State:
+    """All that a run needs to go on as if it had never stopped."""
+
+    def __init__(self, plan: dict, game: nn.Module, optimizers: dict[str, torch.optim.Adam], generator: Generator):
+        self.plan, self.game, self.optimizers, self.generator = plan, game, optimizers, generator
+        self.run = Run()
+        self.sums: dict[str, Values] = {}  # of each player's values since the last log step, on the device
+
+    def add(self, player: str, values: Values) -> None:
+        own = self.sums.setdefault(player, {})
+        for key, value in values.items():
+            own[key] = own.get(key, 0.0) + value.detach()
+
+    def log(self, validation: dict | None) -> None:
+        """A row of history: the means since the last one. Raises DivergenceError unless all of it is finite."""
+        steps = self.run.step - (self.run.history[-1]["step"] if self.run.history else 0)
+        train = {player: {key: v.item() / steps for key, v in own.items()} for player, own in self.sums.items()}
+        row = {"step": self.run.step, "train": train} | ({"val": validation} if validation else {})
+        self.sums = {}
+        for player, own in train.items():
+            if not all(map(math.isfinite, own.values())) or not self.weights_are_finite(player):
+                raise DivergenceError(self.obituary(player))
+        self.run.history.append(row)
+
+    def weights_are_finite(self, player: str) -> bool:
+        weights = (p for group in self.optimizers[player].param_groups for p in group["params"])
+        return all(bool(p.isfinite().all()) for p in weights)
+
+    def obituary(self, player: str) -> str:
+        good = "no step was good"
+        if self.run.history:
+            last = self.run.history[-1]
+            good = f"the last good loss was {last['train'][player]['loss']:.4g} at step {last['step']}"
+        return f"{player}: a loss or weight is not finite at step {self.run.step}; {good}. Lower the learning rate."
+
+    def save(self, path: Path) -> None:
+        for player in self.optimizers:
+            if not self.weights_are_finite(player):  # the last good state stays on disk
+                raise DivergenceError(self.obituary(player))
+        checkpoint.save_state(
+            path,
+            {
+                "plan": self.plan,
+                "run": vars(self.run),
+                "sums": self.sums,
+                "model": self.game.state_dict(),
+                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+                "generator": self.generator.get_state(),
+                "global_generators": _global_generators(),
+            },
+        )
+
+    def restore(self, saved: dict[str, Any], path: Path) -> None:
+        other = [f"{key} {old}" for key, old in saved["plan"].items() if self.plan[key] != old]
+        if other:
+            raise CheckpointError(
+                f"{path} is of a run with {', '.join(other)}; delete it or train with the same settings"
+            )
+        self.run = Run(**saved["run"])
+        device = self.generator.device
+        self.sums = {player: {key: v.to(device) for key, v in own.items()} for player, own in saved["sums"].items()}
+        self.game.load_state_dict(saved["model"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(saved["optimizers"][name])
+        self.generator.set_state(saved["generator"])
+        torch.set_rng_state(saved["global_generators"][0])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(saved["global_generators"][1:])
+
+
+def _global_generators() -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def _copy(game: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in game.state_dict().items()}
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, so that no step is cut in half; a second Ctrl-C interrupts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only there can Python handle signals
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(*_: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,86 @@
+"""The variational autoencoder of notebook 1 (Kingma & Welling 2014) and its loss."""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from gm_helpers.nn import mlp
+
+PIXELS = 28 * 28
+LOG_VAR_BOUND = 15.0  # σ stays between e^-7.5 and e^7.5, so that exp(log σ²) can't overflow in float32
+
+
+def kl_standard_normal(mean: Tensor, log_var: Tensor) -> Tensor:
+    """KL(N(mean, diag exp(log_var)) ‖ N(0, I)), in nats per example.
+
+    mean, log_var: (B, D), log_var the natural logarithm of the variances. Returns (B,).
+    ½ Σ (μ² + σ² − 1 − log σ²); Kingma & Welling 2014, appendix B.
+    """
+    return 0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(1)
+
+
+def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
+    """log p(x) of independent Bernoulli pixels, in nats per example.
+
+    x: (B, D) of zeros and ones. logits: (B, D), log p/(1 − p). Returns (B,).
+    """
+    return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+
+
+class VAE(nn.Module):
+    """Encoder 784–hidden (ReLU) with two heads, decoder latent_dim–hidden (tanh)–784 logits.
+
+    Prior N(0, I), posterior q(z|x) a diagonal normal, likelihood p(x|z) of independent Bernoulli pixels.
+    Images x are (B, 1, 28, 28) or (B, 784), zeros and ones.
+    """
+
+    def __init__(self, latent_dim: int, hidden: int = 500):
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, hidden), nn.ReLU())
+        self.mean_head = nn.Linear(hidden, latent_dim)
+        self.log_var_head = nn.Linear(hidden, latent_dim)
+        self.decoder = mlp([latent_dim, hidden, PIXELS], nn.Tanh)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z|x), each (B, latent_dim); the log-variance lies within ±LOG_VAR_BOUND."""
+        hidden = self.trunk(x)
+        log_var = LOG_VAR_BOUND * torch.tanh(self.log_var_head(hidden) / LOG_VAR_BOUND)
+        return self.mean_head(hidden), log_var
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Logits of the pixels, (B, 784), for latents z (B, latent_dim)."""
+        return self.decoder(z)
+
+    def elbo_terms(self, x: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Reconstruction log p(x|z) at z = μ + σ ⊙ eps, and KL(q(z|x) ‖ p(z)); each (B,), in nats.
+
+        eps: (B, latent_dim), a draw of N(0, I); drawn here when None.
+        """
+        mean, log_var = self.encode(x)
+        if eps is None:
+            eps = torch.randn_like(mean)
+        z = mean + (0.5 * log_var).exp() * eps
+        return bernoulli_log_prob(x.flatten(1), self.decode(z)), kl_standard_normal(mean, log_var)
+
+    def elbo(self, x: Tensor, eps: Tensor | None = None) -> Tensor:
+        """One-sample estimate of the evidence lower bound on log p(x), (B,), in nats."""
+        reconstruction, kl = self.elbo_terms(x, eps)
+        return reconstruction - kl
+
+    def loss(self, x: Tensor, generator: Generator | None = None) -> dict[str, Tensor]:
+        """What is minimised, −ELBO, and its two parts: means over the batch, in nats per image."""
+        eps = torch.randn(len(x), self.latent_dim, generator=generator, device=x.device, dtype=x.dtype)
+        reconstruction, kl = self.elbo_terms(x, eps)
+        return {"loss": (kl - reconstruction).mean(), "reconstruction": -reconstruction.mean(), "kl": kl.mean()}
+
+    def players(self) -> dict:
+        """The VAE plays alone: name -> (module, loss)."""
+        return {"vae": (self, self.loss)}
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """n images by ancestral sampling, z ~ N(0, I), then x ~ p(x|z): (n, 1, 28, 28), zeros and ones."""
+        device = next(self.parameters()).device
+        z = torch.randn(n, self.latent_dim, generator=generator, device=device)
+        return torch.bernoulli(self.decode(z).sigmoid(), generator=generator).view(n, 1, 28, 28)
