@@ -1,8 +1,9 @@
-"""`python -m gm_helpers …`: data, device, train, evaluate and figures from the command line."""
+"""`python -m gm_helpers …`: data, device, train, evaluate, figures and notebooks from the command line."""
 
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 from gm_helpers import batch, checkpoint, data, recipes, train
@@ -45,6 +46,16 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--out", type=Path, default=Path("runs"), help="folder for the weights (default: %(default)s)")
     add.set_defaults(command=_train)
 
+    add = commands.add_parser("figures", help="run notebooks by papermill and keep the figures that they draw")
+    add.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="such as 1_vae; all where none is named")
+    add.add_argument("--profile", help=", ".join(recipes.PROFILES))
+    add.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any other parameter")
+    add.set_defaults(command=_figures)
+
+    add = commands.add_parser("notebooks", help="execute MyST sources and write the notebooks that students open")
+    add.add_argument("sources", nargs="+", type=Path, metavar="SOURCE")
+    add.set_defaults(command=_notebooks)
+
     add = commands.add_parser("evaluate", help="measure a shipped or saved model on validation and test images")
     add.add_argument("name", help=f"{', '.join(recipes.RECIPES)} or a .safetensors file")
     add.add_argument("--dataset", default="mnist", choices=data.DATASETS)
@@ -70,6 +81,22 @@ def _evaluate(options: argparse.Namespace) -> None:
     model = recipes.pretrained(options.name, options.device)
     name = checkpoint.load(recipes.weights_file(options.name))[1]["name"]
     print(json.dumps(recipes.evaluate(name, model, options.dataset), indent=1))
+
+
+def _figures(options: argparse.Namespace) -> None:
+    texts = dict(options.p) | ({"profile": options.profile} if options.profile else {})
+    paths = [batch.find(name) for name in options.notebooks or sorted(batch.NOTEBOOKS.glob("*.ipynb"))]
+    plans = [(path, batch.check(path, batch.parse(path, texts))) for path in paths]
+    for path, parameters in plans:
+        data.choose(parameters["dataset"])  # says on the terminal, too, when it has to be digits
+        start = time.monotonic()
+        drawn = batch.run(path, parameters)
+        print(f"{path.stem}: {len(drawn)} figures in {drawn[0].parent}, {time.monotonic() - start:.0f} s")
+
+
+def _notebooks(options: argparse.Namespace) -> None:
+    for source in options.sources:
+        print(f"{batch.write(source)} written")
 
 
 if __name__ == "__main__":

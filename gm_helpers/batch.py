@@ -1,9 +1,195 @@
-"""Papermill runs."""
+"""Notebooks run from the command line: parameters checked before, outputs after, and nothing half-made left behind."""
+
+import ast
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
+
+from gm_helpers import data, recipes, train
+from gm_helpers.checkpoint import write_atomically
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+CHOICES = {"profile": recipes.PROFILES, "dataset": data.DATASETS, "weights": ("shipped", "fresh")}
 
 
 class ParameterError(ValueError):
-    """A parameter."""
+    """A parameter that the notebook doesn't have, or a value that it can't take."""
 
 
 class NotebookError(RuntimeError):
-    """Failed."""
+    """A notebook that did not run to its end; the message names it and the cell."""
+
+
+def run(notebook: str | Path, parameters: dict[str, Any]) -> list[Path]:
+    """Run a notebook by papermill; returns the figures that it drew, in the folder `figure_dir`.
+
+    notebook: a name in `notebooks/`, such as "1_vae", or a path. parameters: values for those of the notebook's
+    parameters that are to differ from its defaults; `figure_dir` is figures/PROFILE where none is given. Figures, and
+    the executed notebook in `notebooks/` beside them, appear only after the whole run has succeeded.
+    Raises ParameterError before the run and NotebookError after it.
+    """
+    path = find(notebook)
+    parameters = check(path, parameters)
+    target = Path(parameters["figure_dir"] or ROOT / "figures" / parameters["profile"]).absolute()
+    with _scratch(target, path.stem) as scratch:
+        executed = scratch / path.name
+        _execute(path, executed, {**parameters, "figure_dir": str(scratch / "figures")})
+        return _promote(scratch, executed, target)
+
+
+def find(notebook: str | Path) -> Path:
+    """The file of that notebook. Raises ParameterError with the names that there are."""
+    path = Path(notebook) if str(notebook).endswith(".ipynb") else NOTEBOOKS / f"{notebook}.ipynb"
+    if not path.is_file():
+        names = ", ".join(sorted(own.stem for own in NOTEBOOKS.glob("*.ipynb")))
+        raise ParameterError(
+            f"there is no notebook {str(notebook)!r}: choose one of {names}, or give the path of a file"
+        )
+    return path
+
+
+def check(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """All parameters of the notebook, with these values in place of its defaults. Raises ParameterError."""
+    declared = papermill.inspect_notebook(str(path))
+    for name, value in parameters.items():
+        if name not in declared:
+            raise ParameterError(f"{path.stem} has no parameter {name!r}: choose among {', '.join(declared)}")
+        expected = declared[name]["inferred_type_name"]
+        if type(value).__name__ != expected:
+            raise ParameterError(f"{name} must be of type {expected}, but {value!r} is of type {type(value).__name__}")
+        if value not in CHOICES.get(name, (value,)):
+            raise ParameterError(f"unknown {name} {value!r}: choose one of {', '.join(CHOICES[name])}")
+    complete = {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()} | parameters
+    train.choose_device(complete["device"])
+    return complete
+
+
+def parse(path: Path, texts: dict[str, str]) -> dict[str, Any]:
+    """Values from texts of a command line, by the types that the notebook declares; `check` judges what they are."""
+    declared = papermill.inspect_notebook(str(path))
+    values: dict[str, Any] = dict(texts)
+    for name in texts.keys() & declared.keys():
+        if declared[name]["inferred_type_name"] != "str":
+            with suppress(ValueError, SyntaxError):  # what is no Python value stays text
+                values[name] = ast.literal_eval(texts[name])
+    return values
+
+
+def write(source: Path) -> Path:
+    """Execute a MyST source and write it with its outputs as the notebook that students open; returns its path."""
+    book = jupytext.read(source)
+    target = source.parent.parent / f"{source.stem}.ipynb"
+    with _scratch(target.parent, source.stem) as scratch:
+        plain, executed = scratch / target.name, scratch / "executed.ipynb"
+        nbformat.write(book, plain)
+        _execute(plain, executed, {})
+        book = nbformat.read(executed, as_version=4)
+    for number, cell in enumerate(book.cells):
+        cell["id"] = f"cell-{number}"  # jupytext draws new ones each time
+        cell.metadata = NotebookNode({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
+        if cell.cell_type == "code":  # a progress bar is of no use once the run is over
+            cell.outputs = [own for own in cell.outputs if WIDGET not in own.get("data", {})]
+    book.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    nbformat.validate(book)
+    write_atomically(target, f"{nbformat.writes(book)}\n".encode())
+    return target
+
+
+def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
+    """Papermill's run, and what it lets pass: a kernel that left early, and errors that no cell reports."""
+    try:
+        book = papermill.execute_notebook(
+            str(path),
+            str(executed),
+            parameters,
+            kernel_name=KERNEL["name"],
+            cwd=str(NOTEBOOKS),
+            progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )
+    except papermill.PapermillExecutionError as error:
+        raise NotebookError(f"{path.stem}, cell {error.exec_count}: {error.ename}: {error.evalue}") from error
+    except DeadKernelError as error:
+        last = _last_started(nbformat.read(executed, as_version=4))
+        raise NotebookError(f"{path.stem}, cell {last}: the kernel died") from error
+    for problem in _problems(book):
+        raise NotebookError(f"{path.stem}, {problem}")
+
+
+def _problems(book: NotebookNode) -> Iterator[str]:
+    """What went wrong in an executed notebook although papermill reported success; each names its cell."""
+    code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
+    for cell in code:
+        for output in cell.outputs:
+            if output.output_type == "error":  # sys.exit() in a cell
+                yield f"cell {cell.execution_count}: {output.ename}: {output.evalue}".rstrip(": ")
+            elif output.get("name") == "stderr" and "Traceback (most recent call last)" in output.text:  # a thread's
+                yield f"cell {cell.execution_count}: {output.text.splitlines()[-1]}"
+        if cell.execution_count is None:
+            yield f"cell {_last_started(book)}: the kernel left before the next cell"
+    for model in book.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {}).values():
+        for output in model["state"].get("outputs", []):
+            if output["output_type"] == "error":  # raised inside `with Output():`
+                where = re.search(r"Cell In\[(\d+)\]", re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output["traceback"])))
+                cell = f"cell {where[1]}" if where else "a widget's output"
+                yield f"{cell}: {output['ename']}: {output['evalue']}"
+
+
+def _last_started(book: NotebookNode) -> int:
+    return max((cell.get("execution_count") or 0 for cell in book.cells), default=0)
+
+
+@contextmanager
+def _scratch(target: Path, stem: str) -> Iterator[Path]:
+    """A folder of this process beside the results, removed at the end; also those that killed processes left behind."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for left in target.glob(f".{stem}-*"):
+            if not _alive(int(left.name.rpartition("-")[2])):
+                shutil.rmtree(left)
+        scratch = target / f".{stem}-{os.getpid()}"
+        (scratch / "figures").mkdir(parents=True)
+    except OSError as error:
+        raise ParameterError(f"cannot write to {target} ({error.strerror}): choose another figure_dir") from error
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it lives, and is somebody else's
+        return True
+    return True
+
+
+def _promote(scratch: Path, executed: Path, target: Path) -> list[Path]:
+    """Move the figures and the notebook into place, each whole; figures that the notebook no longer draws go."""
+    drawn = sorted((scratch / "figures").iterdir())
+    number = executed.name.partition("_")[0]
+    for old in target.glob(f"{number}.*"):
+        if old.name not in {own.name for own in drawn}:
+            old.unlink()
+    for figure in drawn:
+        os.replace(figure, target / figure.name)
+    (target / "notebooks").mkdir(exist_ok=True)
+    os.replace(executed, target / "notebooks" / executed.name)
+    return [target / figure.name for figure in drawn if figure.suffix == ".png"]

@@ -44,8 +44,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 def save(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Write tensors and metadata (anything that JSON holds), hashed together; the same input gives the same bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    own = {"metadata": metadata, "sha256": _digest(tensors, metadata)}
-    write_atomically(Path(path), bytes_of(tensors, metadata={KEY: json.dumps(own, sort_keys=True)}))
+    metadata = json.loads(json.dumps(metadata))  # as it will be read: JSON's keys are strings
+    write_atomically(Path(path), bytes_of(tensors, metadata={KEY: _seal(tensors, metadata)}))
 
 
 def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -55,23 +55,23 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         content = path.read_bytes()
         tensors = tensors_from(content)
         length = int.from_bytes(content[:8], "little")  # a safetensors file begins with the length of its JSON header
-        own = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][KEY])
-        metadata, digest = own["metadata"], own["sha256"]
+        seal = json.loads(content[8 : 8 + length])["__metadata__"][KEY]
+        metadata = json.loads(seal)["metadata"]
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}") from error
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} is cut short or no weights file of this course; train it again") from error
-    if digest != _digest(tensors, metadata):
+    if seal != _seal(tensors, metadata):  # the whole text: a flip may turn 1e-05 into 1E-05
         raise CheckpointError(f"{path} was altered after it was written (its SHA-256 differs); train it again")
     return tensors, metadata
 
 
-def _digest(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
+def _seal(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return json.dumps({"metadata": metadata, "sha256": digest.hexdigest()}, sort_keys=True)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

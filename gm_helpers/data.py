@@ -73,7 +73,7 @@ def _choose_in(where: Path) -> str:
     try:
         fetch(where)
     except DataError as error:
-        if all(_path(where, name).exists() for name in SHA256):
+        if not _missing(where):
             raise  # MNIST is there but damaged: that is for a person to mend, not to pass over
         print(f"MNIST is not here ({error}). Going on with scikit-learn's handwritten digits: smaller, other numbers.")
         return "digits"
@@ -100,8 +100,7 @@ def fetch(where: Path | None = None) -> dict[str, bytes]:
     then moved into place, so that a kill or a second process leaves whole files. Raises DataError.
     """
     where = where or folder()
-    missing = [name for name in SHA256 if not _path(where, name).exists()]
-    if missing:
+    if missing := _missing(where):
         raw = where / "MNIST" / "raw"
         try:
             raw.mkdir(parents=True, exist_ok=True)
@@ -119,7 +118,12 @@ def fetch(where: Path | None = None) -> dict[str, bytes]:
 def _path(where: Path, name: str) -> Path:
     plain = where / "MNIST" / "raw" / name
     packed = plain.with_name(name + ".gz")
-    return packed if packed.exists() and not plain.exists() else plain
+    return packed if os.path.exists(packed) and not os.path.exists(plain) else plain
+
+
+def _missing(where: Path) -> list[str]:
+    # os.path.exists, because Path.exists raises PermissionError for a folder that may not be entered
+    return [name for name in SHA256 if not os.path.exists(_path(where, name))]
 
 
 def _download(name: str, scratch: Path) -> None:
@@ -144,6 +148,8 @@ def _torchvision():
     try:
         from torchvision.datasets import MNIST
         from torchvision.datasets.utils import download_and_extract_archive
+    except ImportError as error:
+        raise DataError(f"torchvision is not installed ({error}): install it as requirements.txt pairs it") from error
     except RuntimeError as error:  # "operator torchvision::nms does not exist"
         raise DataError(
             f"torchvision cannot be imported beside torch {torch.__version__}, because the two come from different "

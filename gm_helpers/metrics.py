@@ -16,6 +16,16 @@ def mean_and_standard_error(values: Tensor) -> tuple[float, float]:
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
 
 
+def verdict(difference: Tensor | float, tolerance: float) -> str:
+    """The words that close a notebook's check: accepted if no difference exceeds the tolerance, else rejected.
+
+    NaN is rejected.
+    """
+    if bool((torch.as_tensor(difference).abs() <= tolerance).all()):
+        return f"accepted, within {tolerance:.3g}"
+    return f"rejected, off by more than {tolerance:.3g}"
+
+
 @torch.no_grad()
 def importance_weighted_bound(model: VAE, x: Tensor, samples: int, generator: Generator | None = None) -> Tensor:
     """log 1/K Σ_k p(x|z_k) p(z_k)/q(z_k|x), z_k ~ q(z|x), per image, in nats: a lower bound on log p(x), (B,).

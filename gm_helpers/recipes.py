@@ -44,7 +44,7 @@ class Recipe:
 # validation ELBO over batches of 128 at the same number of steps.
 VAE_SCHEDULES = {
     "smoke": Schedule(steps=60, batch_size=128, learning_rate=2e-3, decay=True),
-    "quick": Schedule(steps=4_000, batch_size=128, learning_rate=2e-3, decay=True),
+    "quick": Schedule(steps=3_500, batch_size=128, learning_rate=2e-3, decay=True),
     "full": Schedule(steps=60_000, batch_size=512, learning_rate=2e-3, decay=True),
 }
 

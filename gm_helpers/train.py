@@ -96,13 +96,14 @@ def train(
     parameters = {name: list(module.parameters()) for name, (module, _) in players.items()}
     optimizers = {name: torch.optim.Adam(own, lr=learning_rate, fused=True) for name, own in parameters.items()}
     generator = torch.Generator(pixels.device).manual_seed(seed)
-    plan = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay, "seed": seed}
+    plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay}
+    plan |= {"seed": seed, "images": len(pixels), "device": pixels.device.type}
     state = _State(plan, game, optimizers, generator)
     if state_file and state_file.exists():
         state.restore(checkpoint.load_state(state_file), state_file)
-    run, snapshot_steps = state.run, {round(fraction * steps): fraction for fraction in snapshots}
-    if run.step == 0 and 0 in snapshot_steps:
-        run.snapshots[snapshot_steps[0]] = _copy(game)
+    run = state.run
+    if run.step == 0:
+        state.keep(snapshots)
 
     game.train()
     started, saved = time.monotonic() - run.seconds, time.monotonic()
@@ -119,8 +120,7 @@ def train(
                 state.add(name, values)
             run.step += 1
             bar.update()
-            if run.step in snapshot_steps:
-                run.snapshots[snapshot_steps[run.step]] = _copy(game)
+            state.keep(snapshots)
             if run.step % max(1, steps // LOGS) == 0 or run.step == steps:
                 state.log(evaluate(game, validation, prepare) if validation is not None else None)
                 run.seconds = time.monotonic() - started
@@ -129,6 +129,7 @@ def train(
                     state.save(state_file)
                     saved = time.monotonic()
     run.seconds, run.finished = time.monotonic() - started, run.step == steps
+    state.require_finite()
     if state_file:
         state.save(state_file)
     if not run.finished:
@@ -174,32 +175,40 @@ class _State:
         for key, value in values.items():
             own[key] = own.get(key, 0.0) + value.detach()
 
+    def keep(self, fractions: Sequence[float]) -> None:
+        """Those snapshots that fall on this step."""
+        for fraction in fractions:
+            if round(fraction * self.plan["steps"]) == self.run.step:
+                self.run.snapshots[fraction] = _copy(self.game)
+
     def log(self, validation: dict | None) -> None:
-        """A row of history: the means since the last one. Raises DivergenceError unless all of it is finite."""
+        """A row of history: the means since the last one. Raises DivergenceError."""
+        self.require_finite()
         steps = self.run.step - (self.run.history[-1]["step"] if self.run.history else 0)
         train = {player: {key: v.item() / steps for key, v in own.items()} for player, own in self.sums.items()}
-        row = {"step": self.run.step, "train": train} | ({"val": validation} if validation else {})
+        self.run.history.append({"step": self.run.step, "train": train} | ({"val": validation} if validation else {}))
         self.sums = {}
-        for player, own in train.items():
-            if not all(map(math.isfinite, own.values())) or not self.weights_are_finite(player):
-                raise DivergenceError(self.obituary(player))
-        self.run.history.append(row)
 
-    def weights_are_finite(self, player: str) -> bool:
-        weights = (p for group in self.optimizers[player].param_groups for p in group["params"])
-        return all(bool(p.isfinite().all()) for p in weights)
+    def require_finite(self) -> None:
+        """Raises DivergenceError for a NaN or infinity in a weight, or in a value since the last log step."""
+        bad = [player for player in self.optimizers if not all(v.isfinite().all() for v in self.numbers(player))]
+        if bad:
+            good = "no step was good"
+            if self.run.history:
+                last = self.run.history[-1]
+                losses = ", ".join(f"{last['train'][player]['loss']:.4g}" for player in bad)
+                good = f"the last good loss was {losses} at step {last['step']}"
+            raise DivergenceError(
+                f"{', '.join(bad)}: a loss or weight is not finite at step {self.run.step}; {good}. "
+                "Lower the learning rate."
+            )
 
-    def obituary(self, player: str) -> str:
-        good = "no step was good"
-        if self.run.history:
-            last = self.run.history[-1]
-            good = f"the last good loss was {last['train'][player]['loss']:.4g} at step {last['step']}"
-        return f"{player}: a loss or weight is not finite at step {self.run.step}; {good}. Lower the learning rate."
+    def numbers(self, player: str) -> Iterator[Tensor]:
+        yield from self.sums.get(player, {}).values()
+        for group in self.optimizers[player].param_groups:
+            yield from group["params"]
 
     def save(self, path: Path) -> None:
-        for player in self.optimizers:
-            if not self.weights_are_finite(player):  # the last good state stays on disk
-                raise DivergenceError(self.obituary(player))
         checkpoint.save_state(
             path,
             {
@@ -214,7 +223,7 @@ class _State:
         )
 
     def restore(self, saved: dict[str, Any], path: Path) -> None:
-        other = [f"{key} {old}" for key, old in saved["plan"].items() if self.plan[key] != old]
+        other = [f"{key} {old}" for key, old in saved["plan"].items() if self.plan.get(key) != old]
         if other:
             raise CheckpointError(
                 f"{path} is of a run with {', '.join(other)}; delete it or train with the same settings"
@@ -222,9 +231,12 @@ class _State:
         self.run = Run(**saved["run"])
         device = self.generator.device
         self.sums = {player: {key: v.to(device) for key, v in own.items()} for player, own in saved["sums"].items()}
-        self.game.load_state_dict(saved["model"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(saved["optimizers"][name])
+        try:
+            self.game.load_state_dict(saved["model"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(saved["optimizers"][name])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{path} is of another model; delete it or train that one") from error
         self.generator.set_state(saved["generator"])
         torch.set_rng_state(saved["global_generators"][0])
         if torch.cuda.is_available():

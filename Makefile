@@ -1,0 +1,58 @@
+# Everything is set up by the target that needs it. GNU make 3.81 is enough.
+
+PROFILE     ?= quick
+PIP_OPTIONS ?=
+PYTHON      := .venv/bin/python
+STAMP       := .venv/.installed
+SOURCES     := $(wildcard notebooks/source/*.md)
+NAMES       := $(basename $(notdir $(SOURCES)))
+
+# Idle threads of PyTorch's OpenMP spin. Left alone they take the cores from every other process; not spinning at all
+# makes a training step slower by a third. 10,000 turns are a compromise that was measured (CONTRIBUTING.md).
+export GOMP_SPINCOUNT ?= 10000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup figures $(NAMES:%=figures-%) test lint lab notebooks weights clean
+
+help:       ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+: *.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv and install what the course needs (PIP_OPTIONS is passed to pip)
+
+figures: $(NAMES:%=figures-%) ## run the notebooks and draw every figure (PROFILE=full: the full-size models)
+
+$(NAMES:%=figures-%): figures-%: $(STAMP)
+	$(PYTHON) -m gm_helpers figures $* --profile $(PROFILE)
+
+test: lint ## lint, tests, and every notebook run again and compared with what is committed
+	$(PYTHON) -m pytest --durations=15
+	$(PYTHON) -m pytest --nbval --nbval-cell-timeout=600 -p no:cacheprovider --durations=5 notebooks
+
+lint: $(STAMP) ## style, types
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+lab: $(STAMP) ## open JupyterLab
+	$(PYTHON) -m jupyterlab --notebook-dir=notebooks
+
+notebooks: $(STAMP) ## execute notebooks/source/*.md and write the committed notebooks
+	$(PYTHON) -m gm_helpers notebooks $(SOURCES)
+
+weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, an hour on two cores)
+	$(PYTHON) -m gm_helpers train vae-2d vae-20d --profile full --out gm_helpers/weights
+
+clean:      ## remove .venv and all that runs have made
+	rm -rf .venv figures/quick figures/smoke runs *.egg-info .pytest_cache .ruff_cache .mypy_cache
+
+$(STAMP): requirements.txt constraints.txt pyproject.toml
+	@for version in 3.13 3.12 3.11; do \
+	    if python$$version -c '' 2>/dev/null; then python=python$$version; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "The course needs Python 3.13, 3.12 or 3.11, and none is on the PATH: install one and run make again." >&2; exit 1; fi; \
+	if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \
+	    echo "$$python has no venv module: install it (Debian, Ubuntu: apt install $$python-venv) and run make again." >&2; exit 1; fi; \
+	$$python -m venv .venv
+	$(PYTHON) -m pip install $(PIP_OPTIONS) -c constraints.txt -r requirements.txt
+	@touch $@

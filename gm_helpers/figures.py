@@ -1,0 +1,99 @@
+"""The course's one style, and the pictures that are drawn more than once."""
+
+import inspect
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from IPython.display import Image, Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gm_helpers.checkpoint import write_atomically
+
+# Okabe & Ito's colours, told apart with every common colour vision; yellow is left out, it is too light for a line.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINES = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1)),
+    (0, (3, 1, 1, 1)),
+    (0, (1, 1)),
+)  # so that colour is never the only difference
+PIXELS_PER_INCH = 150
+SCALE = 1.5  # pixels of the file for each pixel on the page
+
+plt.rcParams.update(
+    {
+        "axes.prop_cycle": plt.cycler(color=COLOURS) + plt.cycler(linestyle=LINES),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#dddddd",
+        "grid.linewidth": 0.6,
+        "font.size": 10,
+        "axes.titlesize": 10,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+        "figure.facecolor": "white",
+        "image.cmap": "cividis",
+        "savefig.dpi": PIXELS_PER_INCH,
+    }
+)
+
+
+def show(figure: Figure, name: str, alt: str, figure_dir: str = "") -> None:
+    """Display a figure with its alternative text and close it; with a folder, save both as NAME.png and NAME.txt.
+
+    name: section number and a word, such as "1.13-curves". The same figure gives the same bytes.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None, "Description": alt})
+    plt.close(figure)
+    png = buffer.getvalue()
+    if figure_dir:
+        write_atomically(Path(figure_dir) / f"{name}.png", png)
+        write_atomically(Path(figure_dir) / f"{name}.txt", f"{alt}\n".encode())
+    width = int.from_bytes(png[16:20])  # a PNG's header holds its width there
+    display(Image(png, format="png", width=round(width / SCALE), alt=alt))
+
+
+def show_source(*functions: Any) -> None:
+    """Display the source of functions or classes, highlighted: the code that is taught is the code that is tested."""
+    for function in functions:
+        display(Markdown(f"```python\n{textwrap.dedent(inspect.getsource(function)).rstrip()}\n```"))
+
+
+def draw_images(axes: Axes, images: Tensor, columns: int, title: str = "") -> None:
+    """Draw grey images, (N, 784) or (N, 1, 28, 28) with values in [0, 1], as one grid with `columns` columns."""
+    tiles = images.detach().cpu().float().reshape(-1, columns, 28, 28)  # (rows, columns, 28, 28)
+    axes.imshow(tiles.permute(0, 2, 1, 3).reshape(len(tiles) * 28, columns * 28), cmap="gray", vmin=0, vmax=1)
+    axes.set(title=title)
+    axes.set_axis_off()
+
+
+def image_rows(rows: dict[str, Tensor], columns: int, width: float = 8.0) -> Figure:
+    """One labelled grid under the other: label -> images, (N, 784) or (N, 1, 28, 28), N a multiple of `columns`."""
+    heights = [len(images) / columns for images in rows.values()]
+    size = (width, width / columns * sum(heights) + 0.3 * len(rows))
+    figure, axes = plt.subplots(len(rows), height_ratios=heights, figsize=size, squeeze=False)
+    for own, (label, images) in zip(axes[:, 0], rows.items(), strict=True):
+        draw_images(own, images, columns, label)
+    return figure
+
+
+def curves(history: list[dict[str, Any]], player: str, panels: dict[str, str], axes: Sequence[Axes]) -> None:
+    """Training and validation means of a run against the step, one panel for each logged name: name -> axis label."""
+    for own, (key, label) in zip(axes, panels.items(), strict=True):
+        for split, style in (("train", "-"), ("val", "--")):
+            points = [(row["step"], row[split][player][key]) for row in history if split in row]
+            own.plot(*zip(*points, strict=True), style, label="training" if split == "train" else "validation")
+        own.set(xlabel="training step", ylabel=label)
+        own.legend()

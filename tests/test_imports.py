@@ -1,0 +1,43 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gm_helpers
+
+ORDER = [
+    "data",
+    "checkpoint",
+    "train",
+    "figures",
+    "nn",
+    "exact",
+    "vae",
+    "gan",
+    "flows",
+    "metrics",
+    "recipes",
+    "widgets",
+]
+ORDER += ["batch", "__main__"]
+FILES = sorted(path for path in Path(gm_helpers.__file__).parent.glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_module_imports_only_modules_below_it(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "gm_helpers"):
+            inside = (node.module or "").removeprefix("gm_helpers").strip(".")
+            imported |= {inside.split(".")[0]} if inside else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("gm_helpers.")}
+    assert imported <= set(ORDER[: ORDER.index(path.stem)])
+
+
+def test_training_needs_no_notebook_and_no_plotting_package():
+    unwanted = ["papermill", "ipywidgets", "IPython", "torchvision", "matplotlib", "sklearn", "scipy"]
+    code = f"import sys, gm_helpers.recipes; print([name for name in {unwanted} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

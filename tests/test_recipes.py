@@ -1,0 +1,298 @@
+import hashlib
+import os
+import signal
+from dataclasses import asdict, replace
+from functools import partial
+
+import pytest
+import torch
+from conftest import seeded
+
+from gm_helpers import checkpoint, data, metrics, recipes
+from gm_helpers.checkpoint import CheckpointError
+from gm_helpers.recipes import PROFILES, RECIPES, WEIGHTS, fit, pretrained, ship
+from gm_helpers.vae import VAE
+
+
+def smoke(name="vae-2d", **changes):
+    """A training of seconds on images that are always here."""
+    return fit(name, "smoke", "digits", device="cpu", **changes)
+
+
+@pytest.fixture(autouse=True)
+def cheap_measurements(monkeypatch):
+    """As in RECIPES, but with 3 samples instead of 500."""
+    for name, recipe in list(RECIPES.items()):
+        monkeypatch.setitem(RECIPES, name, replace(recipe, measure=partial(recipe.measure, samples=3)))
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """The folder in which one smoke run on digits was shipped, and the metadata that `ship` gave."""
+    folder = tmp_path_factory.mktemp("shipped") / "new" / "folder"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(
+            RECIPES, "vae-2d", replace(RECIPES["vae-2d"], measure=partial(RECIPES["vae-2d"].measure, samples=3))
+        )
+        return folder, ship("vae-2d", "smoke", "digits", 5, "cpu", folder)
+
+
+# ---------------------------------------------------------------- fit
+
+
+def test_the_seed_decides_a_fit_to_the_bit():
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(len(states))  # whatever was drawn before
+        model, run = smoke(seed=seed)
+        states.append((model.state_dict(), run.history))
+    one, again, other = states
+    assert all(torch.equal(one[0][key], again[0][key]) for key in one[0])
+    assert not any(torch.equal(one[0][key], other[0][key]) for key in one[0])
+    assert one[1] == again[1] != other[1]
+
+
+def test_the_seed_decides_the_initial_weights():
+    starts = [smoke(seed=seed, snapshots=(0,))[1].snapshots[0]["decoder.0.weight"] for seed in (1, 2)]
+    torch.manual_seed(1)
+    assert torch.equal(starts[0], VAE(2).decoder[0].weight)
+    assert not torch.equal(*starts)
+
+
+def test_a_fit_follows_its_row_of_the_table(monkeypatch):
+    monkeypatch.setattr(recipes, "train", lambda model, pixels, prepare, **rest: (model, pixels, prepare, rest))
+    model, (trained, pixels, prepare, rest) = fit("vae-20d", "quick", "digits", seed=8, snapshots=(1,), state_file=5)
+    assert model is trained
+    assert model.latent_dim == 20
+    assert not model.training
+    assert torch.equal(pixels, data.load("digits", "train").pixels)
+    assert prepare is data.binarize
+    assert torch.equal(rest.pop("validation"), data.load("digits", "val").pixels)
+    assert rest == asdict(RECIPES["vae-20d"].schedules["quick"]) | {
+        "seed": 8, "snapshots": (1,), "state_file": 5, "title": "vae-20d"
+    }  # fmt: skip
+
+
+def test_a_fit_lowers_the_loss():
+    _, run = smoke()
+    assert run.finished
+    assert run.history[-1]["val"]["vae"]["loss"] < 0.6 * run.history[0]["val"]["vae"]["loss"]
+
+
+def test_curves_are_measured_on_2000_validation_images_at_most(monkeypatch):
+    many = data.Images(torch.zeros(2500, 1, 28, 28, dtype=torch.uint8), torch.zeros(2500))
+    monkeypatch.setattr(data, "load", lambda *_: many)
+    monkeypatch.setattr(recipes, "train", lambda *_, validation, **__: len(validation))
+    assert smoke()[1] == 2000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("vae-3d", "smoke"), "unknown model 'vae-3d': choose one of vae-2d, vae-20d"),
+        (("vae-2d", "slow"), "unknown profile 'slow': choose one of smoke, quick, full"),
+        (("vae-2d", "smoke", "cifar"), "unknown dataset 'cifar': choose one of auto, mnist, digits"),
+        (("vae-2d", "smoke", "digits", 0, "tpu"), "unknown device 'tpu': choose one of auto, cpu, cuda, mps"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_choices(arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        fit(*arguments)
+
+
+def test_every_recipe_has_every_profile_and_a_model_that_plays():
+    for recipe in RECIPES.values():
+        assert tuple(recipe.schedules) == PROFILES
+        model = recipe.model(**recipe.arguments)
+        x = recipe.prepare(torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8), seeded(0))
+        for _, loss in model.players().values():
+            assert loss(x, seeded(0))["loss"].isfinite()
+
+
+# ---------------------------------------------------------------- ship and pretrained
+
+
+def test_shipped_weights_are_the_trained_ones_rounded_to_float16(shipped):
+    folder, _ = shipped
+    tensors, _ = checkpoint.load(folder / "vae-2d.safetensors")
+    trained, _ = smoke(seed=5)
+    assert tensors.keys() == trained.state_dict().keys()
+    for key, tensor in trained.state_dict().items():
+        assert tensors[key].dtype == torch.float16
+        assert torch.equal(tensors[key], tensor.half())
+
+
+def test_a_shipped_model_comes_back_in_eval_mode_and_as_it_was_measured(shipped):
+    folder, metadata = shipped
+    model = pretrained(folder / "vae-2d.safetensors", "cpu")
+    assert not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    fresh = {}
+    for split in ("val", "test"):
+        values = metrics.bounds(model, data.load("digits", split).pixels, data.binarize, samples=3)
+        fresh |= {f"{split}_{key}": round(value, 3) for key, value in values.items()}
+    assert metadata["metrics"] == fresh
+    assert recipes.evaluate("vae-2d", model, "digits") == fresh
+
+
+def test_metadata_says_how_the_weights_came_to_be(shipped):
+    folder, metadata = shipped
+    assert checkpoint.load(folder / "vae-2d.safetensors")[1] == metadata
+    pixels = data.load("digits", "train").pixels
+    assert metadata | {"metrics": 0, "seconds": 0, "versions": 0} == {
+        "name": "vae-2d",
+        "model": "VAE",
+        "arguments": {"latent_dim": 2},
+        "recipe": {"steps": 60, "batch_size": 128, "learning_rate": 0.002, "decay": True},
+        "profile": "smoke",
+        "seed": 5,
+        "dataset": "digits",
+        "data_sha256": hashlib.sha256(bytes(pixels.flatten().tolist())).hexdigest(),
+        "metrics": 0,
+        "seconds": 0,
+        "device": "cpu",
+        "versions": 0,
+    }
+    assert metadata["versions"].keys() == {"python", "torch"}
+    assert metadata["seconds"] >= 0
+
+
+def test_nothing_but_the_weights_is_left_behind(shipped):
+    assert [path.name for path in shipped[0].iterdir()] == ["vae-2d.safetensors"]
+
+
+def test_auto_ships_the_name_of_the_data_it_took(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "_choose_in", lambda where: "digits")
+    assert ship("vae-2d", "smoke", "auto", 0, "cpu", tmp_path)["dataset"] == "digits"
+
+
+def test_an_interrupted_shipping_goes_on_where_it_stopped(tmp_path, monkeypatch, shipped):
+    honest, calls = VAE.loss, []
+
+    def loss(self, x, generator=None):
+        calls.append(self.training)
+        if calls.count(True) == 25 and self.training:
+            os.kill(os.getpid(), signal.SIGINT)
+        return honest(self, x, generator)
+
+    monkeypatch.setattr(VAE, "loss", loss)
+    with pytest.raises(KeyboardInterrupt):
+        ship("vae-2d", "smoke", "digits", 5, "cpu", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["vae-2d.state"]
+    assert calls.count(True) == 25
+    metadata = ship("vae-2d", "smoke", "digits", 5, "cpu", tmp_path)
+    assert calls.count(True) == 60
+    assert metadata["metrics"] == shipped[1]["metrics"]
+    assert [path.name for path in tmp_path.iterdir()] == ["vae-2d.safetensors"]
+    tensors, expected = (checkpoint.load(folder / "vae-2d.safetensors")[0] for folder in (tmp_path, shipped[0]))
+    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
+
+
+def test_shipping_does_not_go_on_from_a_run_on_other_data(tmp_path, monkeypatch):
+    fit("vae-2d", "smoke", "digits", device="cpu", state_file=tmp_path / "vae-2d.state")
+    digits = data.load
+    monkeypatch.setattr(data, "load", lambda *where: data.Images(*(part[:-1] for part in digits(*where))))
+    with pytest.raises(CheckpointError, match=r"vae-2d.state is of a run with images 1197; delete it"):
+        ship("vae-2d", "smoke", "digits", 0, "cpu", tmp_path)
+
+
+def altered(folder, tensors=lambda t: t, **metadata):
+    old, own = checkpoint.load(folder / "vae-2d.safetensors")
+    return tensors(old), own | metadata
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "sentence"),
+    [
+        ({}, {"arguments": {"latent_dim": 3}}, "holds no model that this version of the course knows; train it again"),
+        ({}, {"model": "Flow"}, "holds no model that this version of the course knows; train it again"),
+        ({}, {"name": "vae-3d"}, "holds no model that this version of the course knows; train it again"),
+        ({"mean_head.bias": torch.zeros(3)}, {}, "has other weights than vae-2d needs; train it again"),
+        ({"third_head.bias": torch.zeros(2)}, {}, "has other weights than vae-2d needs; train it again"),
+        ({"mean_head.bias": None}, {}, "has other weights than vae-2d needs; train it again"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_in_one_sentence(tensors, metadata, sentence, shipped, tmp_path):
+    old, own = checkpoint.load(shipped[0] / "vae-2d.safetensors")
+    new = {key: tensor for key, tensor in (old | tensors).items() if tensor is not None}
+    checkpoint.save(tmp_path / "other.safetensors", new, own | metadata)
+    with pytest.raises(CheckpointError) as error:
+        pretrained(tmp_path / "other.safetensors", "cpu")
+    assert str(error.value) == f"{tmp_path / 'other.safetensors'} {sentence}"
+
+
+def test_a_weights_file_of_another_program_is_refused(tmp_path):
+    checkpoint.save(tmp_path / "other.safetensors", {"w": torch.zeros(2)}, {"name": "vae-2d"})
+    with pytest.raises(CheckpointError, match="holds no model that this version of the course knows"):
+        pretrained(tmp_path / "other.safetensors", "cpu")
+
+
+def test_a_damaged_file_is_refused(shipped, tmp_path):
+    content = bytearray((shipped[0] / "vae-2d.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"flipped.safetensors was altered after it was written"):
+        pretrained(tmp_path / "flipped.safetensors", "cpu")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"^there is no file .*nowhere.safetensors$"):
+        pretrained(tmp_path / "nowhere.safetensors", "cpu")
+
+
+@pytest.mark.parametrize("name", ["vae-3d", "", "weights.pt"])
+def test_what_is_neither_a_name_nor_a_file_is_refused_with_the_choices(name):
+    with pytest.raises(
+        ValueError, match=rf"^unknown model '{name}': choose one of vae-2d, vae-20d, or a \.safetensors file"
+    ):
+        pretrained(name)
+
+
+def test_pretrained_goes_to_the_device_that_is_asked_for():
+    with pytest.raises(ValueError, match="unknown device 'tpu'"):
+        pretrained("vae-2d", "tpu")
+    assert pretrained("vae-2d", "cpu").mean_head.weight.device.type == "cpu"
+
+
+# ---------------------------------------------------------------- the weights in the package
+
+
+def test_the_package_ships_a_file_for_every_recipe_and_less_than_20_megabytes():
+    files = sorted(WEIGHTS.iterdir())
+    assert [path.name for path in files] == sorted(f"{name}.safetensors" for name in RECIPES)
+    assert sum(path.stat().st_size for path in files) < 20_000_000
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_shipped_weights_are_of_the_full_run_on_mnist(name):
+    tensors, metadata = checkpoint.load(WEIGHTS / f"{name}.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    assert metadata.keys() >= {"seed", "data_sha256", "versions", "metrics", "seconds"}
+    assert metadata["recipe"] == asdict(RECIPES[name].schedules["full"])
+    assert (metadata["name"], metadata["profile"], metadata["dataset"]) == (name, "full", "mnist")
+    assert (metadata["model"], metadata["arguments"]) == (RECIPES[name].model.__name__, RECIPES[name].arguments)
+
+
+# These two need MNIST: where it is neither there nor to be fetched they fail, because nothing would have been measured.
+
+
+@pytest.mark.parametrize(("name", "at_most"), [("vae-20d", 95.5), ("vae-2d", 145.5)])
+def test_shipped_weights_reach_on_mnist_what_their_metadata_says(name, at_most):
+    told, model = checkpoint.load(WEIGHTS / f"{name}.safetensors")[1]["metrics"], pretrained(name, "cpu")
+    for split in ("val", "test"):
+        pixels = data.load("mnist", split).pixels
+        values = metrics.bounds(model, pixels, data.binarize, samples=1, seed=1)
+        error = values["negative_elbo_error"]
+        assert error == pytest.approx(told[f"{split}_negative_elbo_error"], rel=0.1)
+        assert abs(values["negative_elbo"] - told[f"{split}_negative_elbo"]) < error  # the images are the same
+        assert values["negative_elbo"] < at_most
+        gain = told[f"{split}_negative_elbo"] - told[f"{split}_importance_weighted_500"]
+        part = data.binarize(pixels[::100], seeded(2)), seeded(3)
+        one, many = (metrics.importance_weighted_bound(model, part[0], k, part[1]) for k in (1, 500))
+        mean, error = metrics.mean_and_standard_error(many - one)
+        assert abs(mean - gain) < 4 * error
+
+
+def test_shipped_weights_were_trained_on_mnist_s_training_images():
+    digest = hashlib.sha256(data.load("mnist", "train").pixels.numpy().tobytes()).hexdigest()
+    assert {checkpoint.load(WEIGHTS / f"{name}.safetensors")[1]["data_sha256"] for name in RECIPES} == {digest}

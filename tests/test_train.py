@@ -1,0 +1,558 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import seeded
+from torch import nn
+from torch.testing import assert_close
+
+from gm_helpers import train as loop
+from gm_helpers.checkpoint import CheckpointError, load_state
+from gm_helpers.train import DivergenceError, choose_device, cosine, evaluate, train
+
+
+class Point(nn.Module):
+    def __init__(self, at):
+        super().__init__()
+        self.at = nn.Parameter(torch.tensor(at, dtype=torch.float64))
+
+
+class Game(nn.Module):
+    """A game from name=(module, loss), in playing order."""
+
+    def __init__(self, **players):
+        super().__init__()
+        self.parts = nn.ModuleDict({name: module for name, (module, _) in players.items()})
+        self.losses = {name: loss for name, (_, loss) in players.items()}
+
+    def players(self):
+        return {name: (module, self.losses[name]) for name, module in self.parts.items()}
+
+
+class Rivals(nn.Module):
+    """Two networks against each other, with noise from the loop's generator and dropout from torch's own.
+
+    before_step(k) is called when the first player's k-th training step begins.
+    """
+
+    def __init__(self, before_step=lambda step: None, weights_seed=1):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(weights_seed)
+            self.forger = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 4)).double()
+            self.critic = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1)).double()
+        self.steps, self.before_step = 0, before_step
+
+    def forge(self, x, generator):
+        return self.forger(torch.randn(x.shape, generator=generator, dtype=x.dtype))
+
+    def forger_loss(self, x, generator):
+        if self.training:
+            self.steps += 1
+            self.before_step(self.steps)
+        fake = self.forge(x, generator)
+        return {"loss": (fake - x).square().mean() - self.critic(fake).mean(), "spread": fake.std()}
+
+    def critic_loss(self, x, generator):
+        real, fake = self.critic(x), self.critic(self.forge(x, generator))
+        return {"loss": nn.functional.softplus(fake - real).mean()}
+
+    def players(self):
+        return {"forger": (self.forger, self.forger_loss), "critic": (self.critic, self.critic_loss)}
+
+
+PIXELS = torch.randint(0, 256, (60, 4), dtype=torch.uint8, generator=seeded(0))
+
+
+def prepare(pixels, generator):
+    return torch.bernoulli(pixels.double() / 255, generator=generator)
+
+
+def quickly(game, **changes):
+    settings = {"steps": 100, "batch_size": 7, "learning_rate": 0.01, "decay": True, "seed": 3}
+    settings |= {"validation": PIXELS[:20], "snapshots": (0, 0.25, 1)}
+    return train(game, changes.pop("pixels", PIXELS), changes.pop("prepare", prepare), **settings | changes)
+
+
+def press_ctrl_c(at):
+    return lambda step: os.kill(os.getpid(), signal.SIGINT) if step == at else None
+
+
+def same(one, other):
+    """Equal to the bit, at any depth."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def all_but_the_time(path):
+    """Everything in a state file: plan, weights, optimizers, generators, history, snapshots."""
+    state = load_state(path)
+    del state["run"]["seconds"]
+    return state
+
+
+@pytest.fixture
+def uninterrupted(tmp_path):
+    """The state in which the whole run of `Rivals` ends."""
+    torch.manual_seed(5)
+    quickly(Rivals(), state_file=tmp_path / "whole.state")
+    return all_but_the_time(tmp_path / "whole.state")
+
+
+# ---------------------------------------------------------------- the game
+
+
+def test_a_two_player_game_converges_to_its_equilibrium():
+    # a minimises ½‖a‖² + a·Cb − p·a, b minimises ½‖b‖² − a·Cb − q·b: neither can gain where a + Cb = p, b − Cᵀa = q.
+    c = torch.randn(3, 2, dtype=torch.float64, generator=seeded(1))
+    p, q = (torch.randn(n, dtype=torch.float64, generator=seeded(n)) for n in (3, 2))
+    a, b = Point([0.0] * 3), Point([0.0] * 2)
+    game = Game(
+        a=(a, lambda x, g: {"loss": a.at.square().sum() / 2 + a.at @ c @ b.at - p @ a.at}),
+        b=(b, lambda x, g: {"loss": b.at.square().sum() / 2 - a.at @ c @ b.at - q @ b.at}),
+    )
+    train(game, PIXELS, prepare, steps=2000, batch_size=1, learning_rate=0.03, decay=True)
+    system = torch.cat([torch.cat([torch.eye(3).double(), c], 1), torch.cat([-c.T, torch.eye(2).double()], 1)])
+    equilibrium = torch.linalg.solve(system, torch.cat([p, q]))
+    assert_close(torch.cat([a.at, b.at]).detach(), equilibrium, atol=1e-4, rtol=0)
+
+
+def test_a_players_loss_changes_only_its_own_parameters():
+    a, b = Point([1.0]), Point([1.0])
+    game = Game(
+        a=(a, lambda x, g: {"loss": (a.at * b.at.exp()).sum()}),
+        b=(b, lambda x, g: {"loss": 0 * (a.at * b.at).sum()}),
+    )
+    train(game, PIXELS, prepare, steps=3, batch_size=1, learning_rate=0.1)
+    assert b.at.item() == 1.0
+    assert a.at.item() == pytest.approx(0.7)  # Adam's steps under a constant gradient have the learning rate's length
+
+
+def test_players_move_in_the_stated_order_and_see_the_moves_before_theirs():
+    seen = []
+
+    def player(name, points):
+        def loss(x, generator):
+            seen.append((name, *(round(point.at.item(), 6) for point in points)))
+            return {"loss": points["zy".index(name)].at.sum()}
+
+        return loss
+
+    points = [Point([0.0]), Point([0.0])]
+    game = Game(z=(points[0], player("z", points)), y=(points[1], player("y", points)))
+    train(game, PIXELS, prepare, steps=2, batch_size=1, learning_rate=0.5)
+    assert seen == [("z", 0, 0), ("y", -0.5, 0), ("z", -0.5, -0.5), ("y", -1, -0.5)]
+
+
+@pytest.mark.parametrize("decay", [True, False])
+def test_a_run_is_bitwise_the_loop_one_would_write_by_hand(decay):
+    by_hand, game, steps = Rivals(), Rivals(), 30
+    torch.manual_seed(5)
+    quickly(game, steps=steps, decay=decay, validation=None)
+
+    torch.manual_seed(5)
+    generator = seeded(3)
+    forger = torch.optim.Adam(by_hand.forger.parameters(), fused=True)
+    critic = torch.optim.Adam(by_hand.critic.parameters(), fused=True)
+    for step in range(steps):
+        rate = 0.01 * (1 + math.cos(math.pi * (step / steps))) / 2 if decay else 0.01
+        batch = PIXELS[torch.randint(60, (7,), generator=generator)]
+        x = torch.bernoulli(batch.double() / 255, generator=generator)
+        for optimizer, loss in [(forger, by_hand.forger_loss), (critic, by_hand.critic_loss)]:
+            optimizer.param_groups[0]["lr"] = rate
+            by_hand.zero_grad()
+            loss(x, generator)["loss"].backward()
+            optimizer.step()
+    assert same(game.state_dict(), by_hand.state_dict())
+
+
+def test_the_optimizer_is_adam_as_published():
+    # Kingma & Ba 2015, algorithm 1, with its suggested constants.
+    a = Point([0.3, -2.0])
+    train(Game(a=(a, lambda x, g: {"loss": a.at.pow(4).sum()})), PIXELS, prepare, steps=20, batch_size=1,
+          learning_rate=0.05)  # fmt: skip
+    at, m, v = torch.tensor([0.3, -2.0], dtype=torch.float64), 0, 0
+    for t in range(1, 21):
+        gradient = 4 * at**3
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        at = at - 0.05 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+    assert_close(a.at.detach(), at)
+
+
+def test_cosine_falls_from_one_to_zero():
+    assert [cosine(f) for f in (0, 1 / 3, 0.5, 1)] == pytest.approx([1, 0.75, 0.5, 0])
+
+
+def test_the_same_seed_gives_bitwise_the_same_run_and_another_seed_another():
+    results = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(5)
+        game = Rivals()
+        run = quickly(game, seed=seed)
+        results.append((game.state_dict(), run.history, run.snapshots))
+    assert same(results[0], results[1])
+    assert not any(same(results[0][i], results[2][i]) for i in range(3))
+
+
+# ---------------------------------------------------------------- what a run records
+
+
+@pytest.mark.parametrize(
+    ("steps", "rows"), [(100, list(range(2, 101, 2))), (3, [1, 2, 3]), (105, [*range(2, 105, 2), 105])]
+)
+def test_history_has_a_row_for_each_interval_and_the_last_step(steps, rows):
+    run = quickly(Rivals(), steps=steps)
+    assert [row["step"] for row in run.history] == rows
+    assert (run.step, run.finished) == (steps, True)
+    assert run.seconds > 0
+
+
+def test_history_holds_the_means_of_the_losses_since_the_last_row_as_plain_floats():
+    recorded, game = {"forger": [], "critic": []}, Rivals()
+    for name in recorded:
+        original = getattr(game, f"{name}_loss")
+
+        def recording(x, generator, name=name, original=original):
+            values = original(x, generator)
+            recorded[name].append(values["loss"].item())
+            return values
+
+        setattr(game, f"{name}_loss", recording)
+    run = quickly(game, steps=205, validation=None)
+    assert [row["step"] for row in run.history][-2:] == [204, 205]
+    for row, start in zip(run.history, range(0, 205, 4), strict=True):
+        assert row.keys() == {"step", "train"}
+        for name, losses in recorded.items():
+            part = losses[start : row["step"]]
+            assert type(row["train"][name]["loss"]) is float
+            assert row["train"][name]["loss"] == sum(part) / len(part)
+    assert row["train"]["forger"].keys() == {"loss", "spread"}
+
+
+def test_history_holds_what_evaluate_says_of_the_validation_images():
+    game = Rivals()
+    run = quickly(game)
+    assert run.history[-1]["val"] == evaluate(game, PIXELS[:20], prepare)
+    assert run.history[-1]["val"] != run.history[0]["val"]
+
+
+def test_evaluate_weights_a_smaller_last_batch_by_its_size(monkeypatch):
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 16)
+    a = Point([2.0])
+    game = Game(a=(a, lambda x, g: {"loss": x.mean() * a.at.sum(), "batch": torch.tensor(len(x))}))
+    values = evaluate(game, PIXELS, lambda pixels, generator: pixels.double())
+    assert values["a"]["loss"] == pytest.approx(2 * PIXELS.double().mean().item(), rel=1e-12)
+    assert values["a"]["batch"] == pytest.approx((3 * 16 * 16 + 12 * 12) / 60)
+
+
+def test_evaluate_draws_the_same_noise_each_time_and_other_noise_for_another_seed():
+    game = Rivals()
+    assert evaluate(game, PIXELS, prepare) == evaluate(game, PIXELS, prepare) != evaluate(game, PIXELS, prepare, 1)
+
+
+def test_validation_is_in_eval_mode_without_gradients_and_training_in_train_mode():
+    modes, a = [], Point([1.0])
+
+    def loss(x, generator):
+        modes.append((len(x), game.training, torch.is_grad_enabled()))
+        return {"loss": a.at.sum()}
+
+    game = Game(a=(a, loss)).eval()
+    train(game, PIXELS, prepare, steps=2, batch_size=7, learning_rate=0.1, validation=PIXELS[:20])
+    assert modes == [(7, True, True), (20, False, False)] * 2
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluate_restores_the_mode(training):
+    game = Rivals().train(training)
+    evaluate(game, PIXELS, prepare)
+    assert {module.training for module in game.modules()} == {training}
+
+
+def test_snapshots_hold_the_state_at_their_fractions():
+    states, game = {}, Rivals()
+    game.before_step = lambda step: states.setdefault(step - 1, loop._copy(game))
+    run = quickly(game, snapshots=(0, 0.001, 0.25, 0.5, 1))
+    states[100] = game.state_dict()
+    assert list(run.snapshots) == [0, 0.001, 0.25, 0.5, 1]
+    for fraction, snapshot in run.snapshots.items():
+        assert same(snapshot, dict(states[round(100 * fraction)]))
+
+
+def test_nothing_is_fetched_from_the_device_between_log_steps(monkeypatch):
+    fetched, at_step = [], []
+    for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
+        original = getattr(torch.Tensor, name)
+
+        def counting(tensor, *args, name=name, original=original):
+            fetched.append(name)
+            return original(tensor, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counting)
+    game = Rivals(before_step=lambda step: at_step.append(len(fetched)))
+    quickly(game, steps=500, snapshots=())
+    changes = [step for step in range(1, 500) if at_step[step] != at_step[step - 1]]
+    assert changes == list(range(10, 500, 10))
+
+
+# ---------------------------------------------------------------- interruption and resuming
+
+
+@pytest.mark.parametrize("at", [1, 40, 41])
+def test_a_run_that_was_interrupted_and_resumed_is_bitwise_the_uninterrupted_one(at, tmp_path, uninterrupted):
+    torch.manual_seed(5)
+    stopped = quickly(Rivals(press_ctrl_c(at)), state_file=tmp_path / "s")
+    torch.manual_seed(6)
+    game = Rivals(weights_seed=2)
+    run = quickly(game, state_file=tmp_path / "s")
+    assert (stopped.step, stopped.finished, game.steps) == (at, False, 100 - at)
+    assert same(all_but_the_time(tmp_path / "s"), uninterrupted)
+    assert same(dict(game.state_dict()), dict(uninterrupted["model"]))
+    assert run.history == uninterrupted["run"]["history"]
+    assert run.finished
+
+
+def train_and_die(path):
+    """What the next test runs in a process of its own."""
+    loop.SAVE_EVERY = 0
+    torch.manual_seed(5)
+    quickly(Rivals(lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == 52 else None), state_file=path)
+
+
+def test_a_run_that_was_killed_and_resumed_is_bitwise_the_uninterrupted_one(tmp_path, uninterrupted):
+    code = "import pathlib, sys, test_train; test_train.train_and_die(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(tmp_path / "s")]
+    assert subprocess.run(command, cwd=Path(__file__).parent, capture_output=True).returncode == -signal.SIGKILL
+    game = Rivals(weights_seed=2)
+    quickly(game, state_file=tmp_path / "s")
+    assert game.steps == 50
+    assert same(all_but_the_time(tmp_path / "s"), uninterrupted)
+
+
+def test_a_finished_run_is_given_back_without_another_step(tmp_path):
+    first = quickly(Rivals(), state_file=tmp_path / "s")
+    game = Rivals()
+    again = quickly(game, state_file=tmp_path / "s")
+    assert (game.steps, again.finished, again.history) == (0, True, first.history)
+
+
+def test_the_time_of_a_resumed_run_goes_on_counting(tmp_path):
+    quickly(Rivals(press_ctrl_c(9)), state_file=tmp_path / "s")
+    state = load_state(tmp_path / "s")
+    state["run"]["seconds"] = 1000.0
+    loop.checkpoint.save_state(tmp_path / "s", state)
+    assert 1000 < quickly(Rivals(), state_file=tmp_path / "s").seconds < 1060
+
+
+def test_the_state_is_saved_no_more_often_than_asked(tmp_path, monkeypatch):
+    saves = []
+    monkeypatch.setattr(loop.checkpoint, "save_state", lambda path, state: saves.append(state["run"]["step"]))
+    quickly(Rivals(), state_file=tmp_path / "s")
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
+    quickly(Rivals(), state_file=tmp_path / "s", steps=3)
+    assert saves == [100, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"steps": 200}, "steps 100"),
+        ({"batch_size": 8}, "batch_size 7"),
+        ({"learning_rate": 0.1}, "learning_rate 0.01"),
+        ({"decay": False}, "decay True"),
+        ({"seed": 4}, "seed 3"),
+        ({"pixels": PIXELS[:59]}, "images 60"),
+        ({"seed": 4, "batch_size": 8}, "batch_size 7, seed 3"),
+    ],
+)
+def test_a_state_of_other_settings_is_refused_and_the_settings_named(change, named, tmp_path):
+    quickly(Rivals(press_ctrl_c(9)), state_file=tmp_path / "s")
+    with pytest.raises(CheckpointError, match=f"s is of a run with {named};"):
+        quickly(Rivals(), state_file=tmp_path / "s", **change)
+
+
+def test_a_state_of_another_model_is_refused(tmp_path):
+    quickly(Rivals(press_ctrl_c(9)), state_file=tmp_path / "s")
+    other = Rivals()
+    other.critic = nn.Linear(4, 1).double()
+    with pytest.raises(CheckpointError, match="of another model"):
+        quickly(other, state_file=tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-9], lambda b: b"", lambda b: b[:999] + bytes([b[999] ^ 1]) + b[1000:]]
+)
+def test_a_damaged_state_is_refused(damage, tmp_path):
+    path = tmp_path / "s"
+    quickly(Rivals(), state_file=path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match="damaged"):
+        quickly(Rivals(), state_file=path)
+
+
+def test_ctrl_c_gives_back_the_run_after_the_whole_step_and_says_so(capsys):
+    before = signal.getsignal(signal.SIGINT)
+    whole, stopped = Rivals(), Rivals(press_ctrl_c(31))
+    torch.manual_seed(5)
+    quickly(stopped, title="duel")
+    captured = capsys.readouterr()
+    assert captured.out == "duel was stopped at step 31 of 100; the model keeps what it has learnt.\n"
+    torch.manual_seed(5)
+    run = quickly(whole, snapshots=(0.31,))
+    assert same(run.snapshots[0.31], dict(stopped.state_dict()))
+    assert capsys.readouterr().out == ""
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_interrupts_as_usual(tmp_path):
+    def twice(step):
+        for _ in range(2 * (step == 31)):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before, game = signal.getsignal(signal.SIGINT), Rivals(twice)
+    with pytest.raises(KeyboardInterrupt):
+        quickly(game, state_file=tmp_path / "s")
+    assert game.steps == 31
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_in_a_loss_restores_the_signal_handler():
+    before, a = signal.getsignal(signal.SIGINT), Point([1.0])
+    with pytest.raises(KeyError):
+        train(Game(a=(a, lambda x, g: {"other": a.at.sum()})), PIXELS, prepare, steps=1, batch_size=1, learning_rate=1)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_in_another_thread_gives_the_same_run():
+    here, there = Rivals(), Rivals()
+    torch.manual_seed(5)
+    quickly(here)
+    torch.manual_seed(5)
+    thread = threading.Thread(target=quickly, args=(there,))
+    thread.start()
+    thread.join()
+    assert same(there.state_dict(), here.state_dict())
+
+
+# ---------------------------------------------------------------- divergence
+
+
+def poisoned(where, at):
+    """A game in which at step `at` something of the critic becomes NaN or infinite: loss, weight, or a logged value."""
+    game = Rivals()
+    game.critic.register_parameter("unused", nn.Parameter(torch.tensor(0.0)))
+    honest = game.critic_loss
+
+    def critic_loss(x, generator):
+        now = game.training and game.steps == at
+        values = honest(x, generator) | {"score": torch.tensor(math.inf if now and where == "value" else 0.0)}
+        if now and where == "loss":
+            values["loss"] = values["loss"] * math.nan
+        if now and where == "weight":
+            game.critic.unused.data.fill_(math.nan)
+        return values
+
+    game.critic_loss = critic_loss
+    return game
+
+
+@pytest.mark.parametrize("where", ["loss", "weight", "value"])
+def test_divergence_names_the_player_the_step_and_the_last_good_loss(where):
+    torch.manual_seed(5)
+    healthy = quickly(poisoned(None, 0))
+    torch.manual_seed(5)
+    with pytest.raises(DivergenceError) as error:
+        quickly(poisoned(where, 32))
+    good = healthy.history[14]["train"]["critic"]["loss"]
+    assert str(error.value) == (
+        f"critic: a loss or weight is not finite at step 32; the last good loss was {good:.4g} at step 30. "
+        "Lower the learning rate."
+    )
+
+
+def test_divergence_names_every_player_that_it_has_reached():
+    with pytest.raises(
+        DivergenceError, match=r"^forger, critic: .* at step 32; the last good loss was \S+, \S+ at step 30"
+    ):
+        quickly(poisoned("loss", 31))
+
+
+def test_divergence_before_the_first_row_says_that_no_step_was_good():
+    with pytest.raises(DivergenceError, match=r"critic: .* at step 2; no step was good"):
+        quickly(poisoned("loss", 1))
+
+
+@pytest.mark.parametrize("where", ["loss", "weight", "value"])
+def test_after_divergence_the_last_good_state_is_on_disk_and_can_be_resumed(where, tmp_path, monkeypatch):
+    torch.manual_seed(5)
+    quickly(poisoned(None, 0), state_file=tmp_path / "whole.state")
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
+    torch.manual_seed(5)
+    with pytest.raises(DivergenceError):
+        quickly(poisoned(where, 31), state_file=tmp_path / "s")
+    assert load_state(tmp_path / "s")["run"]["step"] == 30
+    quickly(poisoned(None, 0), state_file=tmp_path / "s")
+    assert same(all_but_the_time(tmp_path / "s"), all_but_the_time(tmp_path / "whole.state"))
+
+
+@pytest.mark.parametrize("where", ["loss", "weight", "value"])
+def test_a_run_that_diverged_is_not_saved_when_it_is_interrupted(where, tmp_path):
+    game = poisoned(where, 31)
+    game.before_step = press_ctrl_c(31)
+    with pytest.raises(DivergenceError, match=r"critic: .* at step 31"):
+        quickly(game, state_file=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("where", ["loss", "weight", "value"])
+def test_a_run_that_diverged_is_not_given_back_when_it_is_interrupted(where):
+    game = poisoned(where, 31)
+    game.before_step = press_ctrl_c(31)
+    with pytest.raises(DivergenceError):
+        quickly(game)
+
+
+# ---------------------------------------------------------------- devices
+
+
+def test_the_cpu_is_always_there():
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["tpu", "CPU", "", "cudaa"])
+def test_an_unknown_device_is_refused_with_the_choices(name):
+    with pytest.raises(ValueError, match=f"unknown device '{name}': choose one of auto, cpu, cuda, mps"):
+        choose_device(name)
+
+
+def test_an_absent_device_is_refused_with_what_is_here():
+    with pytest.raises(ValueError, match=r"device 'cuda:99' cannot be used here \(.+\): choose one of auto, cpu"):
+        choose_device("cuda:99")
+
+
+def test_only_devices_that_compute_are_offered(monkeypatch):
+    monkeypatch.setattr(loop, "_computes", lambda name: None if name in ("cpu", "mps") else "no driver")
+    with pytest.raises(
+        ValueError, match=r"device 'cuda' cannot be used here \(no driver\): choose one of auto, cpu, mps$"
+    ):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("available", "reason", "chosen"), [(True, None, "cuda"), (True, "no kernel image", "cpu"), (False, None, "cpu")]
+)
+def test_auto_takes_cuda_only_where_it_is_there_and_computes(available, reason, chosen, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(loop, "_computes", lambda name: reason)
+    assert choose_device("auto") == choose_device() == torch.device(chosen)

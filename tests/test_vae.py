@@ -1,0 +1,237 @@
+import math
+
+import pytest
+import scipy.stats
+import torch
+from conftest import log_joint_on_grid, random_images, random_vae, seeded
+from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.testing import assert_close
+
+from gm_helpers import vae
+from gm_helpers.metrics import mean_and_standard_error
+from gm_helpers.vae import VAE, bernoulli_log_prob, kl_standard_normal
+
+
+def normals(batch, dim, seed):
+    return torch.randn(2, batch, dim, dtype=torch.float64, generator=seeded(seed))
+
+
+# ---------------------------------------------------------------- the two terms
+
+
+@pytest.mark.parametrize("dim", [1, 2, 20])
+def test_kl_agrees_with_torch_distributions(dim):
+    mean, log_var = normals(64, dim, seed=dim)
+    expected = kl_divergence(Normal(mean, (log_var / 2).exp()), Normal(0.0, 1.0)).sum(1)
+    assert_close(kl_standard_normal(mean, log_var), expected)
+
+
+def test_kl_agrees_with_a_million_draws():
+    mean, log_var = normals(1, 3, seed=1)
+    q = Normal(mean, (log_var / 2).exp())
+    z = mean + (log_var / 2).exp() * torch.randn(1_000_000, 3, dtype=torch.float64, generator=seeded(2))
+    estimate, error = mean_and_standard_error((q.log_prob(z) - Normal(0.0, 1.0).log_prob(z)).sum(1))
+    assert error < 0.01
+    assert abs(kl_standard_normal(mean, log_var).item() - estimate) < 4 * error
+
+
+def test_kl_agrees_with_the_integral_of_its_definition():
+    mean, log_var = normals(5, 1, seed=3)
+    q, z = Normal(mean, (log_var / 2).exp()), torch.linspace(-30, 30, 20001, dtype=torch.float64)
+    integrand = q.log_prob(z).exp() * (q.log_prob(z) - Normal(0.0, 1.0).log_prob(z))
+    assert_close(kl_standard_normal(mean, log_var), torch.trapezoid(integrand, z))
+
+
+def test_kl_is_zero_for_the_standard_normal_and_positive_for_any_other():
+    zero = torch.zeros(1, 4, dtype=torch.float64)
+    assert kl_standard_normal(zero, zero).item() == 0
+    mean, log_var = 0.1 * normals(1000, 4, seed=4)
+    assert (kl_standard_normal(mean, log_var) > 0).all()
+    assert (kl_standard_normal(0 * mean, log_var) > 0).all()
+    assert (kl_standard_normal(mean, 0 * log_var) > 0).all()
+
+
+def test_bernoulli_log_prob_agrees_with_scipy():
+    logits, _ = 3 * normals(8, 50, seed=5)
+    x = random_images(8).flatten(1)[:, :50]
+    expected = scipy.stats.bernoulli.logpmf(x.numpy(), logits.sigmoid().numpy()).sum(1)
+    assert_close(bernoulli_log_prob(x, logits), torch.from_numpy(expected))
+
+
+def test_bernoulli_log_prob_stays_finite_for_sure_logits_and_so_does_its_gradient():
+    logits = torch.tensor([[1e4, -1e4], [1e4, -1e4]], requires_grad=True)  # float32, as in training
+    values = bernoulli_log_prob(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), logits)
+    values.sum().backward()
+    assert values.tolist() == [0, -2e4]
+    assert logits.grad.tolist() == [[0, 0], [-1, 1]]
+
+
+# ---------------------------------------------------------------- the bound
+
+
+def test_elbo_terms_are_what_one_computes_from_the_raw_weights():
+    model, x = random_vae(3), random_images(6)
+    w = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    eps = torch.randn(6, 3, dtype=torch.float64, generator=seeded(1))
+
+    hidden = (x.reshape(6, 784) @ w["trunk.1.weight"].T + w["trunk.1.bias"]).clamp(min=0)
+    mean = hidden @ w["mean_head.weight"].T + w["mean_head.bias"]
+    log_var = 15 * torch.tanh((hidden @ w["log_var_head.weight"].T + w["log_var_head.bias"]) / 15)
+    z = mean + torch.sqrt(torch.exp(log_var)) * eps
+    logits = torch.tanh(z @ w["decoder.0.weight"].T + w["decoder.0.bias"]) @ w["decoder.2.weight"].T
+    p = torch.sigmoid(logits + w["decoder.2.bias"])
+    reconstruction = (x.reshape(6, 784) * p.log() + (1 - x.reshape(6, 784)) * (1 - p).log()).sum(1)
+    kl = kl_divergence(Normal(mean, (log_var / 2).exp()), Normal(0.0, 1.0)).sum(1)
+
+    assert_close(model.encode(x), (mean, log_var))
+    assert_close(model.elbo_terms(x, eps), (reconstruction, kl))
+    assert_close(model.elbo(x, eps), reconstruction - kl)
+
+
+def test_elbo_takes_flat_images_too():
+    model, x = random_vae(3), random_images(6)
+    eps = torch.randn(6, 3, dtype=torch.float64, generator=seeded(1))
+    assert_close(model.elbo(x.flatten(1), eps), model.elbo(x, eps))
+
+
+def test_elbo_draws_standard_normal_noise_where_none_is_given():
+    model, x = random_vae(1), random_images(1).expand(20_000, 1, 28, 28)
+    torch.manual_seed(0)
+    estimate, error = mean_and_standard_error(model.elbo(x).detach())
+    assert abs(estimate - expected_elbo(model, x[:1]).item()) < 4 * error
+
+
+def expected_elbo(model, x):
+    """E over eps ~ N(0, 1) of the ELBO of each image, by quadrature."""
+    eps = torch.linspace(-9, 9, 1001, dtype=torch.float64)[:, None]
+    values = torch.stack([model.elbo(image.expand(len(eps), 784), eps) for image in x.flatten(1)]).detach()
+    return torch.trapezoid(values * Normal(0.0, 1.0).log_prob(eps.T).exp(), eps.T)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_elbo_lies_below_the_log_likelihood_by_the_kl_to_the_true_posterior(seed):
+    model, x = random_vae(1, seed), random_images(4, seed)
+    z, log_joint = log_joint_on_grid(model, x)
+    log_p = torch.trapezoid((log_joint - (top := log_joint.max())).exp(), z.T).log() + top
+    mean, log_var = (part.detach() for part in model.encode(x))
+    log_q = Normal(mean, (log_var / 2).exp()).log_prob(z.T)
+    gap = torch.trapezoid(log_q.exp() * (log_q - (log_joint - log_p[:, None])), z.T)
+    assert (gap > 0.1).all()
+    assert_close(log_p - expected_elbo(model, x), gap, atol=1e-6, rtol=0)
+
+
+# ---------------------------------------------------------------- the loss
+
+
+def test_loss_is_minus_the_mean_elbo_and_its_parts_add_up():
+    model, x = random_vae(3), random_images(6)
+    values = model.loss(x, seeded(1))
+    reconstruction, kl = model.elbo_terms(x, torch.randn(6, 3, dtype=torch.float64, generator=seeded(1)))
+    assert values.keys() == {"loss", "reconstruction", "kl"}
+    assert_close(values["loss"], -(reconstruction - kl).mean())
+    assert_close(values["reconstruction"], -reconstruction.mean())
+    assert_close(values["kl"], kl.mean())
+    assert_close(values["loss"], values["reconstruction"] + values["kl"])
+    assert values["reconstruction"] > 0
+    assert values["kl"] > 0
+
+
+def test_gradients_of_the_loss_agree_with_finite_differences_in_every_parameter():
+    model, x = random_vae(3), random_images(6)
+    model.loss(x, seeded(1))["loss"].backward()
+    for parameter in model.parameters():
+        direction = torch.randn(parameter.shape, dtype=torch.float64, generator=seeded(2))
+        slope, sides = (parameter.grad * direction).sum(), []
+        for move in (1e-6, -2e-6):
+            parameter.data += move * direction
+            sides.append(model.loss(x, seeded(1))["loss"].item())
+        parameter.data += 1e-6 * direction
+        assert slope.abs() > 1e-3
+        assert slope.item() == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-3)
+
+
+def test_log_variance_is_bounded_for_huge_inputs_and_keeps_the_loss_finite():
+    model, x = random_vae(3).float(), 1e6 * random_images(6).float()
+    _, log_var = model.encode(x)
+    assert log_var.abs().max() == vae.LOG_VAR_BOUND == 15
+    assert model.elbo_terms(x.clamp(max=1), torch.ones(6, 3))[1].isfinite().all()
+    assert log_var.exp().isfinite().all()
+
+
+def test_gradients_reach_log_variances_beyond_the_bound():
+    model, x = random_vae(1), random_images(1)
+    model.log_var_head.bias.data.fill_(40.0)
+    _, log_var = model.encode(x)
+    log_var.sum().backward()
+    assert 14 < log_var.item() < 15
+    assert model.log_var_head.bias.grad.item() > 1e-3
+
+
+def test_small_log_variances_pass_nearly_unchanged():
+    model, x = random_vae(3), random_images(6)
+    _, log_var = model.encode(x)
+    assert_close(log_var, model.log_var_head(model.trunk(x)), atol=0, rtol=0.05)
+
+
+# ---------------------------------------------------------------- architecture and samples
+
+
+def test_architecture_is_as_documented():
+    model = VAE(20)
+    assert {name: tuple(tensor.shape) for name, tensor in model.named_parameters() if "weight" in name} == {
+        "trunk.1.weight": (500, 784),
+        "mean_head.weight": (20, 500),
+        "log_var_head.weight": (20, 500),
+        "decoder.0.weight": (500, 20),
+        "decoder.2.weight": (784, 500),
+    }
+    assert sum(parameter.numel() for parameter in model.parameters()) == 815_824
+
+
+def test_the_vae_plays_alone():
+    model = VAE(2, hidden=4)
+    assert model.players() == {"vae": (model, model.loss)}
+
+
+def test_samples_are_binary_images_that_the_generator_decides():
+    model = random_vae(2).float()
+    one, again, other = (model.sample(50, seeded(seed)) for seed in (1, 1, 2))
+    assert one.shape == (50, 1, 28, 28)
+    assert one.unique().tolist() == [0, 1]
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert not one.requires_grad
+
+
+def test_samples_have_the_moments_of_the_model():
+    # E x = E p(z), and the pixels of an image share their z: along a direction v of the decoder's own, Var v·x is
+    # E Σ v² p(1 − p) + Var v·p(z), where independent pixels would have less.
+    model, z = random_vae(1).float(), torch.linspace(-8, 8, 4001)[:, None]
+    p, density = model.decode(z).detach().sigmoid(), Normal(0.0, 1.0).log_prob(z).exp()
+    mean = torch.trapezoid(p * density, z, dim=0)
+    x = model.sample(20_000, seeded(1)).flatten(1)
+    error = (mean * (1 - mean) / len(x)).sqrt()
+    assert ((x.mean(0) - mean) / error).abs().max() < 5
+
+    v = p[2500] - p[1500]  # z = 2 and z = −2
+    of_pixels = torch.trapezoid((v**2 * p * (1 - p)).sum(1) * density[:, 0], z[:, 0])
+    of_z = torch.trapezoid(((p - mean) @ v) ** 2 * density[:, 0], z[:, 0])
+    estimate, error = mean_and_standard_error(((x - mean) @ v) ** 2)
+    assert abs(estimate - (of_pixels + of_z)) < 4 * error
+    assert of_z > 20 * error
+
+
+def test_without_a_generator_torch_decides_the_noise():
+    model, x = random_vae(2).float(), random_images(3).float()
+    values = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        values.append((model.loss(x)["loss"].item(), model.sample(2).sum().item()))
+    assert values[0] == values[1] != values[2]
+    assert math.isfinite(values[0][0])
+
+
+def test_a_bernoulli_of_the_decoded_logits_is_the_likelihood():
+    model, x, z = random_vae(2), random_images(5), torch.randn(5, 2, dtype=torch.float64, generator=seeded(1))
+    expected = Bernoulli(logits=model.decode(z)).log_prob(x.flatten(1)).sum(1)
+    assert_close(bernoulli_log_prob(x.flatten(1), model.decode(z)), expected)
