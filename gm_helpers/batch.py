@@ -121,36 +121,39 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
             progress_bar=False,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
-    except papermill.PapermillExecutionError as error:
-        raise NotebookError(f"{path.stem}, cell {error.exec_count}: {error.ename}: {error.evalue}") from error
-    except DeadKernelError as error:
-        last = _last_started(nbformat.read(executed, as_version=4))
-        raise NotebookError(f"{path.stem}, cell {last}: the kernel died") from error
+    except (papermill.PapermillExecutionError, DeadKernelError) as error:
+        cells = _cells(nbformat.read(executed, as_version=4))
+        last = sum(cell.metadata.papermill.start_time is not None for cell in cells)
+        what = "the kernel died" if isinstance(error, DeadKernelError) else f"{error.ename}: {error.evalue}"
+        raise NotebookError(f"{path.stem}, cell {last}: {what}") from error
     for problem in _problems(book):
         raise NotebookError(f"{path.stem}, {problem}")
 
 
 def _problems(book: NotebookNode) -> Iterator[str]:
     """What went wrong in an executed notebook although papermill reported success; each names its cell."""
-    code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
-    for cell in code:
+    cells = _cells(book)
+    for number, cell in enumerate(cells, 1):
         for output in cell.outputs:
             if output.output_type == "error":  # sys.exit() in a cell
-                yield f"cell {cell.execution_count}: {output.ename}: {output.evalue}".rstrip(": ")
+                yield f"cell {number}: {output.ename}: {output.evalue}".rstrip(": ")
             elif output.get("name") == "stderr" and "Traceback (most recent call last)" in output.text:  # a thread's
-                yield f"cell {cell.execution_count}: {output.text.splitlines()[-1]}"
+                yield f"cell {number}: {output.text.splitlines()[-1]}"
         if cell.execution_count is None:
-            yield f"cell {_last_started(book)}: the kernel left before the next cell"
+            yield f"cell {number} was not run"
+    counts = [cell.execution_count for cell in cells]
     for model in book.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {}).values():
         for output in model["state"].get("outputs", []):
-            if output["output_type"] == "error":  # raised inside `with Output():`
+            if output["output_type"] == "error":  # raised inside `with Output():`, named in its traceback alone
                 where = re.search(r"Cell In\[(\d+)\]", re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output["traceback"])))
-                cell = f"cell {where[1]}" if where else "a widget's output"
-                yield f"{cell}: {output['ename']}: {output['evalue']}"
+                origin = f"cell {counts.index(int(where[1])) + 1}" if where else "a widget's output"
+                yield f"{origin}: {output['ename']}: {output['evalue']}"
 
 
-def _last_started(book: NotebookNode) -> int:
-    return max((cell.get("execution_count") or 0 for cell in book.cells), default=0)
+def _cells(book: NotebookNode) -> list[NotebookNode]:
+    """The code cells of the notebook that was run, without the one that papermill adds for its parameters."""
+    code = (cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip())
+    return [cell for cell in code if "injected-parameters" not in cell.metadata.get("tags", [])]
 
 
 @contextmanager

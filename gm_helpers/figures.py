@@ -74,7 +74,8 @@ def show_source(*functions: Any) -> None:
 def draw_images(axes: Axes, images: Tensor, columns: int, title: str = "") -> None:
     """Draw grey images, (N, 784) or (N, 1, 28, 28) with values in [0, 1], as one grid with `columns` columns."""
     tiles = images.detach().cpu().float().reshape(-1, columns, 28, 28)  # (rows, columns, 28, 28)
-    axes.imshow(tiles.permute(0, 2, 1, 3).reshape(len(tiles) * 28, columns * 28), cmap="gray", vmin=0, vmax=1)
+    picture = tiles.permute(0, 2, 1, 3).reshape(len(tiles) * 28, columns * 28)
+    axes.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1)
     axes.set(title=title)
     axes.set_axis_off()
 

@@ -30,8 +30,8 @@ def verdict(difference: Tensor | float, tolerance: float) -> str:
 def importance_weighted_bound(model: VAE, x: Tensor, samples: int, generator: Generator | None = None) -> Tensor:
     """log 1/K Σ_k p(x|z_k) p(z_k)/q(z_k|x), z_k ~ q(z|x), per image, in nats: a lower bound on log p(x), (B,).
 
-    x: (B, 1, 28, 28) or (B, 784), zeros and ones. samples: K ≥ 1; K = 1 is the ELBO, and the bound's expectation grows
-    with K. Memory does not grow with K. Burda, Grosse & Salakhutdinov 2016, equation 8.
+    x: (B, 1, 28, 28) or (B, 784), zeros and ones. samples: K ≥ 1; K = 1 estimates the ELBO, its KL drawn too, and the
+    bound's expectation grows with K. Memory does not grow with K. Burda, Grosse & Salakhutdinov 2016, equation 8.
     """
     mean, log_var = model.encode(x)
     total = torch.full(mean.shape[:1], -math.inf, device=mean.device, dtype=mean.dtype)

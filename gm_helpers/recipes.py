@@ -136,7 +136,8 @@ def pretrained(name_or_path: str | Path, device: str = "auto") -> nn.Module:
     path = weights_file(name_or_path)
     tensors, metadata = checkpoint.load(path)
     recipe = RECIPES.get(metadata.get("name", ""))
-    if recipe is None or (metadata["model"], metadata["arguments"]) != (recipe.model.__name__, recipe.arguments):
+    own = metadata.get("model"), metadata.get("arguments")
+    if recipe is None or own != (recipe.model.__name__, recipe.arguments):
         raise CheckpointError(f"{path} holds no model that this version of the course knows; train it again")
     model = recipe.model(**recipe.arguments)
     try:

@@ -24,7 +24,7 @@ def same(a, b):
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
     if isinstance(a, dict):
-        return type(b) is dict and list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+        return type(b) is dict and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and a == b
@@ -62,7 +62,7 @@ def accepted(read, path, versions):
 def test_tensors_and_metadata_come_back_as_they_were(tmp_path, metadata):
     save(tmp_path / "a.safetensors", weights(), metadata)
     tensors, came_back = load(tmp_path / "a.safetensors")
-    assert same(dict(sorted(tensors.items())), dict(sorted(weights().items())))
+    assert same(tensors, weights())
     assert came_back == metadata
 
 
@@ -84,7 +84,7 @@ def test_parameters_and_transposed_tensors_are_saved_by_value(tmp_path):
 
 def test_any_safetensors_program_reads_the_weights(tmp_path):
     save(tmp_path / "a", weights(), METADATA)
-    assert same(dict(sorted(safetensors.torch.load_file(tmp_path / "a").items())), dict(sorted(weights().items())))
+    assert same(safetensors.torch.load_file(tmp_path / "a"), weights())
 
 
 def test_the_same_input_gives_the_same_bytes_in_any_order(tmp_path):

@@ -67,12 +67,12 @@ def whole(handler, content, sent=None):
 
 
 def silence(handler, content):
-    handler.server.over.wait()
+    handler.server.over.wait(10)
 
 
 def half_then_silence(handler, content):
     whole(handler, content, len(content) // 2)
-    handler.server.over.wait()
+    handler.server.over.wait(10)
 
 
 def half_then_end(handler, content):
@@ -372,7 +372,7 @@ def test_a_stalled_server_ends_in_a_sentence_in_bounded_time(nowhere, monkeypatc
         point_at([url], patch=monkeypatch.setattr)
         start = time.monotonic()
         sentence = refused("mnist")
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 5
     assert f"{TRAIN_IMAGES}.gz could not be fetched" in sentence
     assert f"{url}: " in sentence
     assert "timed out" in sentence
@@ -552,8 +552,8 @@ def test_digits_have_the_sizes_shapes_and_dtypes_of_their_docstring(digits):
 
 def test_digits_are_all_the_scans_once_each_with_their_labels(digits, scans):
     pixels = torch.cat([digits[split].pixels for split in SPLITS]).flatten(1)
-    distances, source = torch.cdist(pixels.double(), scans.flatten(1)).min(1)
-    assert distances.max() < 0.5 * 28  # each of 784 pixels is rounded by at most a half
+    source = torch.cdist(pixels.float(), scans.flatten(1).float()).argmin(1)
+    assert (pixels - scans.flatten(1)[source]).abs().max() < 0.501  # rounded
     assert source.sort().values.tolist() == list(range(1797))
     assert torch.equal(
         torch.cat([digits[split].labels for split in SPLITS]), torch.tensor(load_digits().target)[source]
@@ -599,7 +599,7 @@ GREY = torch.arange(256, dtype=torch.uint8)
 
 
 def test_binarized_pixels_are_one_as_often_as_they_are_bright():
-    draws = binarize(GREY.expand(20_000, 256), seeded(0)).double()
+    draws = binarize(GREY.expand(4_000, 256), seeded(0)).double()
     p = np.arange(256) / 255
     assert set(draws.unique().tolist()) == {0, 1}
     assert (abs(draws.mean(0).numpy() - p) <= 5 * np.sqrt(p * (1 - p) / len(draws))).all()  # 0 stays 0 and 255 stays 1

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -137,6 +138,16 @@ def test_a_players_loss_changes_only_its_own_parameters():
     train(game, PIXELS, prepare, steps=3, batch_size=1, learning_rate=0.1)
     assert b.at.item() == 1.0
     assert a.at.item() == pytest.approx(0.7)  # Adam's steps under a constant gradient have the learning rate's length
+
+
+def test_a_players_loss_leaves_no_gradient_in_the_others():
+    a, b = Point([1.0]), Point([1.0])
+    game = Game(
+        b=(b, lambda x, g: {"loss": 3 * b.at.sum()}),
+        a=(a, lambda x, g: {"loss": (a.at * b.at).sum()}),
+    )
+    train(game, PIXELS, prepare, steps=3, batch_size=1, learning_rate=0.1)
+    assert b.at.grad.item() == 3
 
 
 def test_players_move_in_the_stated_order_and_see_the_moves_before_theirs():
@@ -355,13 +366,13 @@ def test_the_time_of_a_resumed_run_goes_on_counting(tmp_path):
     assert 1000 < quickly(Rivals(), state_file=tmp_path / "s").seconds < 1060
 
 
-def test_the_state_is_saved_no_more_often_than_asked(tmp_path, monkeypatch):
-    saves = []
+def test_the_state_is_saved_at_the_first_log_step_after_each_minute_and_at_the_end(tmp_path, monkeypatch):
+    saves, clock = [], SimpleNamespace(now=0.0)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(loop.checkpoint, "save_state", lambda path, state: saves.append(state["run"]["step"]))
-    quickly(Rivals(), state_file=tmp_path / "s")
-    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
-    quickly(Rivals(), state_file=tmp_path / "s", steps=3)
-    assert saves == [100, 1, 2, 3, 3]
+    game = Rivals(before_step=lambda step: vars(clock).update(now=10.0 * step))  # ten seconds a step
+    assert quickly(game, state_file=tmp_path / "s").seconds == 1000
+    assert saves == [*range(8, 97, 8), 100]
 
 
 @pytest.mark.parametrize(

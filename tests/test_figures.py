@@ -1,0 +1,106 @@
+"""Figures: what is saved, what is displayed, and that the pictures show the numbers they were given."""
+
+import base64
+import io
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from PIL import Image as Picture
+
+from gm_helpers import figures
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What `display` was given."""
+    calls = []
+    monkeypatch.setattr(figures, "display", calls.append)
+    return calls
+
+
+def line():
+    figure, axis = plt.subplots(figsize=(4, 3))
+    axis.plot([1, 2], [3, 4])
+    return figure
+
+
+def test_a_shown_figure_is_saved_with_its_alternative_text(shown, tmp_path):
+    figures.show(line(), "1.1-line", "A rising line.", str(tmp_path))
+    assert sorted(own.name for own in tmp_path.iterdir()) == ["1.1-line.png", "1.1-line.txt"]
+    assert (tmp_path / "1.1-line.txt").read_text() == "A rising line.\n"
+    assert Picture.open(tmp_path / "1.1-line.png").size == (600, 450)
+
+
+def test_the_displayed_picture_is_the_saved_one_and_carries_its_alternative_text(shown, tmp_path):
+    figures.show(line(), "1.1-line", "A rising line.", str(tmp_path))
+    content, metadata = shown[0]._repr_mimebundle_()
+    assert base64.b64decode(content["image/png"]) == (tmp_path / "1.1-line.png").read_bytes()
+    assert metadata["image/png"] == {"width": 400, "alt": "A rising line."}
+
+
+def test_the_same_figure_gives_the_same_bytes(shown, tmp_path):
+    figures.show(line(), "a", "", str(tmp_path))
+    figures.show(line(), "b", "", str(tmp_path))
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_without_a_folder_nothing_is_saved_and_the_figure_is_closed(shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    figures.show(line(), "1.1-line", "A rising line.")
+    assert list(tmp_path.iterdir()) == []
+    assert plt.get_fignums() == []
+
+
+def test_images_stand_in_reading_order_and_are_not_rescaled(shown):
+    images = torch.linspace(0.2, 0.7, 6)[:, None].expand(6, 784)  # six flat greys
+    figure, axis = plt.subplots()
+    figures.draw_images(axis, images, columns=3)
+    drawn = axis.images[0].get_array().filled()
+    assert drawn.shape == (56, 84)
+    assert drawn[::28, ::28] == pytest.approx(images[:, 0].reshape(2, 3).numpy())
+    assert axis.images[0].get_clim() == (0, 1)
+    plt.close(figure)
+
+
+def test_an_image_is_neither_turned_nor_mirrored(shown):
+    image = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    figure, axis = plt.subplots()
+    figures.draw_images(axis, image, columns=1)
+    assert (axis.images[0].get_array().filled() == image[0, 0].numpy()).all()
+    plt.close(figure)
+
+
+def test_each_row_of_images_has_its_label():
+    figure = figures.image_rows({"first": torch.zeros(4, 784), "second": torch.zeros(2, 784)}, columns=2)
+    assert [axis.get_title() for axis in figure.axes] == ["first", "second"]
+    assert [axis.images[0].get_array().shape for axis in figure.axes] == [(56, 56), (28, 56)]
+    plt.close(figure)
+
+
+def test_curves_draw_both_splits_against_the_step():
+    history = [
+        {"step": 10, "train": {"a": {"loss": 5.0}}, "val": {"a": {"loss": 6.0}}},
+        {"step": 20, "train": {"a": {"loss": 3.0}}, "val": {"a": {"loss": 4.0}}},
+    ]
+    figure, axis = plt.subplots()
+    figures.curves(history, "a", {"loss": "loss (nats)"}, [axis])
+    drawn = {own.get_label(): own.get_xydata().tolist() for own in axis.lines}
+    assert drawn == {"training": [[10, 5], [20, 3]], "validation": [[10, 6], [20, 4]]}
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("training step", "loss (nats)")
+    plt.close(figure)
+
+
+def test_shown_source_is_that_of_the_function(shown):
+    figures.show_source(line)
+    assert shown[0].data.startswith("```python\ndef line():\n    figure, axis")
+
+
+def test_lines_differ_in_style_too_and_saving_uses_the_stated_resolution():
+    styles = plt.rcParams["axes.prop_cycle"].by_key()
+    assert len(set(map(str, styles["linestyle"]))) == len(set(styles["color"])) == len(figures.COLOURS)
+    buffer = io.BytesIO()
+    figure = line()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    assert Picture.open(buffer).size[0] == 4 * figures.PIXELS_PER_INCH

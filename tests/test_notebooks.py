@@ -1,0 +1,140 @@
+"""The committed notebooks: whole, executed, the same as their sources, and with checks that can fail."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHECKS = {"1_vae": 11}  # cells whose output nbval compares; a notebook that loses one has lost a claim
+
+pytestmark = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def text(cell):
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+
+
+def test_the_notebook_is_made_from_its_source(path):
+    def essence(book):
+        return [(cell.cell_type, cell.source, tags(cell)) for cell in book.cells]
+
+    book = nbformat.read(path, as_version=4)
+    assert essence(book) == essence(jupytext.read(path.parent / "source" / f"{path.stem}.md"))
+    assert "jupytext" not in book.metadata  # with `formats`, saving in JupyterLab would rewrite the source
+
+
+def test_every_cell_was_run_in_order_without_error_or_warning(path):
+    cells = code_cells(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert not [output for cell in cells for output in cell.outputs if output.get("name") == "stderr"]
+
+
+def test_the_number_of_compared_cells_is_the_expected_one(path):
+    compared = [cell for cell in code_cells(path) if "check" in tags(cell) and cell.outputs and cell.execution_count]
+    assert len(compared) == CHECKS[path.stem]
+
+
+def test_what_prints_is_compared_or_declared_to_depend_on_data(path):
+    loose = [
+        cell.source
+        for cell in code_cells(path)
+        if cell.outputs and not {"check", "nbval-ignore-output"} & {*tags(cell)}
+    ]
+    assert loose == []
+
+
+def test_in_checks_every_mistake_is_rejected_and_every_claim_accepted(path):
+    verdicts = [line for cell in code_cells(path) if "check" in tags(cell) for line in text(cell).splitlines()]
+    wrong = [line for line in verdicts if "accepted" in line and "✗" in line]
+    wrong += [line for line in verdicts if "rejected" in line and "✗" not in line]
+    assert wrong == []
+    assert [line for line in verdicts if "rejected" in line]
+
+
+def test_every_picture_has_an_alternative_text(path):
+    pictures = [output for cell in code_cells(path) for output in cell.outputs if "image/png" in output.get("data", {})]
+    assert pictures
+    assert [own.metadata["image/png"]["alt"] for own in pictures if len(own.metadata["image/png"]["alt"]) < 30] == []
+
+
+def test_headings_carry_the_number_of_the_syllabus(path):
+    book = nbformat.read(path, as_version=4)
+    prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    headings = re.findall(r"^## (.*)$", prose, flags=re.MULTILINE)
+    number = path.stem[0]
+    assert [own for own in headings if not re.match(rf"{number}\.\d+[ab]? \S|Beyond|References", own)] == []
+
+
+def test_no_path_of_a_machine_is_in_the_notebook(path):
+    assert re.findall(r"/(?:home|root|Users|tmp|work)/[^\"]{0,40}", path.read_text()) == []
+
+
+def test_on_other_data_one_changed_digit_in_a_check_fails_exactly_that_cell(path, tmp_path):
+    """With digits for MNIST and next to no training, all other checks still give the committed output."""
+    book = json.loads(path.read_text())
+    checks = [cell for cell in book["cells"] if "check" in cell["metadata"].get("tags", [])]
+    changed = next(cell for cell in reversed(checks) if re.search(r"\d", "".join(cell["outputs"][0].get("text", ""))))
+    changed["outputs"][0]["text"] = re.sub(
+        r"(\d)", lambda d: str((int(d[1]) + 1) % 10), "".join(changed["outputs"][0]["text"]), count=1
+    )
+    parameters = next(cell for cell in book["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    parameters["source"] = (
+        "".join(parameters["source"]).replace('"quick"', '"smoke"').replace('"auto"  # auto, m', '"digits"  # ')
+    )
+    copy = tmp_path / path.name
+    copy.write_text(json.dumps(book))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval",
+        "--nbval-cell-timeout=300",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(copy),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    number = [cell for cell in book["cells"] if cell["cell_type"] == "code"].index(changed)
+    failed = re.findall(r"^FAILED .*::Cell (\d+)", run.stdout, flags=re.MULTILINE)
+    assert failed == [str(number)], run.stdout[-3000:]
+
+
+def test_the_whole_chain_runs_without_data_and_without_network_and_says_so(path, tmp_path):
+    """A stranger's `make figures` with nothing fetched: scikit-learn's digits, and a sentence on terminal and page."""
+    closed = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    environment = {**os.environ, **closed, "GM_DATA": str(tmp_path / "data")}
+    command = [sys.executable, "-m", "gm_helpers", "figures", str(path), "--profile", "smoke"]
+    run = subprocess.run(
+        [*command, "-p", "figure_dir", str(tmp_path / "out")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Going on with scikit-learn's handwritten digits" in run.stdout
+    assert "Going on with scikit-learn's handwritten digits" in (tmp_path / "out" / "notebooks" / path.name).read_text()
+    drawn = {own.stem for own in (tmp_path / "out").glob("*.png")}
+    assert len(drawn) >= 6
+    assert drawn == {own.stem for own in (tmp_path / "out").glob("*.txt")}
+    shutil.rmtree(tmp_path / "out")
