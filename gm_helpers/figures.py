@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-from IPython.display import Image, Markdown, display
+from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -62,7 +62,9 @@ def show(figure: Figure, name: str, alt: str, figure_dir: str = "") -> None:
         write_atomically(Path(figure_dir) / f"{name}.png", png)
         write_atomically(Path(figure_dir) / f"{name}.txt", f"{alt}\n".encode())
     width = int.from_bytes(png[16:20])  # a PNG's header holds its width there
-    display(Image(png, format="png", width=round(width / SCALE), alt=alt))
+    # Each frontend looks for the alternative text elsewhere: in the picture's metadata or in the plain-text output.
+    shown = {"width": round(width / SCALE), "alt": alt}
+    display({"image/png": png, "text/plain": alt}, metadata={"image/png": shown}, raw=True)
 
 
 def show_source(*functions: Any) -> None:

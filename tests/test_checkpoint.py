@@ -46,6 +46,7 @@ def accepted(read, path, versions):
     """Those versions of a file that are read without a CheckpointError."""
     silent, sentences = [], set()
     for version in versions:
+        path.unlink(missing_ok=True)  # to overwrite it would wait for the disk each time
         path.write_bytes(version)
         try:
             silent.append((version, read(path)))

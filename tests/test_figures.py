@@ -1,6 +1,5 @@
 """Figures: what is saved, what is displayed, and that the pictures show the numbers they were given."""
 
-import base64
 import io
 
 import matplotlib.pyplot as plt
@@ -15,7 +14,7 @@ from gm_helpers import figures
 def shown(monkeypatch):
     """What `display` was given."""
     calls = []
-    monkeypatch.setattr(figures, "display", calls.append)
+    monkeypatch.setattr(figures, "display", lambda *what, **how: calls.append((*what, how)))
     return calls
 
 
@@ -29,14 +28,15 @@ def test_a_shown_figure_is_saved_with_its_alternative_text(shown, tmp_path):
     figures.show(line(), "1.1-line", "A rising line.", str(tmp_path))
     assert sorted(own.name for own in tmp_path.iterdir()) == ["1.1-line.png", "1.1-line.txt"]
     assert (tmp_path / "1.1-line.txt").read_text() == "A rising line.\n"
-    assert Picture.open(tmp_path / "1.1-line.png").size == (600, 450)
+    with Picture.open(tmp_path / "1.1-line.png") as picture:
+        assert picture.size == (600, 450)
 
 
 def test_the_displayed_picture_is_the_saved_one_and_carries_its_alternative_text(shown, tmp_path):
     figures.show(line(), "1.1-line", "A rising line.", str(tmp_path))
-    content, metadata = shown[0]._repr_mimebundle_()
-    assert base64.b64decode(content["image/png"]) == (tmp_path / "1.1-line.png").read_bytes()
-    assert metadata["image/png"] == {"width": 400, "alt": "A rising line."}
+    [(content, how)] = shown
+    assert content == {"image/png": (tmp_path / "1.1-line.png").read_bytes(), "text/plain": "A rising line."}
+    assert how["metadata"] == {"image/png": {"width": 400, "alt": "A rising line."}}
 
 
 def test_the_same_figure_gives_the_same_bytes(shown, tmp_path):
@@ -93,7 +93,7 @@ def test_curves_draw_both_splits_against_the_step():
 
 def test_shown_source_is_that_of_the_function(shown):
     figures.show_source(line)
-    assert shown[0].data.startswith("```python\ndef line():\n    figure, axis")
+    assert shown[0][0].data.startswith("```python\ndef line():\n    figure, axis")
 
 
 def test_lines_differ_in_style_too_and_saving_uses_the_stated_resolution():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import seeded
 
-from gm_helpers import checkpoint, data, metrics, recipes
+from gm_helpers import checkpoint, data, metrics, recipes, train
 from gm_helpers.checkpoint import CheckpointError
 from gm_helpers.recipes import PROFILES, RECIPES, WEIGHTS, fit, pretrained, ship
 from gm_helpers.vae import VAE
@@ -159,7 +159,26 @@ def test_nothing_but_the_weights_is_left_behind(shipped):
     assert [path.name for path in shipped[0].iterdir()] == ["vae-2d.safetensors"]
 
 
-def test_auto_ships_the_name_of_the_data_it_took(tmp_path, monkeypatch):
+@pytest.fixture
+def no_training(monkeypatch):
+    """`ship` gets a model with its initial weights."""
+
+    def untrained(*_, state_file):
+        state_file.touch()
+        return VAE(2), train.Run(finished=True)
+
+    monkeypatch.setattr(recipes, "fit", untrained)
+
+
+def test_weights_are_measured_as_rounded(tmp_path, monkeypatch, no_training):
+    def measure(model, pixels, prepare):
+        return {"exact": float(all(torch.equal(p, p.half().float()) for p in model.parameters()))}
+
+    monkeypatch.setitem(RECIPES, "vae-2d", replace(RECIPES["vae-2d"], measure=measure))
+    assert ship("vae-2d", "smoke", "digits", 0, "cpu", tmp_path)["metrics"] == {"val_exact": 1, "test_exact": 1}
+
+
+def test_auto_ships_the_name_of_the_data_it_took(tmp_path, monkeypatch, no_training):
     monkeypatch.setattr(data, "_choose_in", lambda where: "digits")
     assert ship("vae-2d", "smoke", "auto", 0, "cpu", tmp_path)["dataset"] == "digits"
 
