@@ -91,7 +91,8 @@ def _figures(options: argparse.Namespace) -> None:
         data.choose(parameters["dataset"])  # says on the terminal, too, when it has to be digits
         start = time.monotonic()
         drawn = batch.run(path, parameters)
-        print(f"{path.stem}: {len(drawn)} figures in {drawn[0].parent}, {time.monotonic() - start:.0f} s")
+        where = f" in {drawn[0].parent}" if drawn else ""
+        print(f"{path.stem}: {len(drawn)} figures{where}, {time.monotonic() - start:.0f} s")
 
 
 def _notebooks(options: argparse.Namespace) -> None:

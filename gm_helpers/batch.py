@@ -73,6 +73,9 @@ def check(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
             raise ParameterError(f"{name} must be of type {expected}, but {value!r} is of type {type(value).__name__}")
         if value not in CHOICES.get(name, (value,)):
             raise ParameterError(f"unknown {name} {value!r}: choose one of {', '.join(CHOICES[name])}")
+    for name in ("dataset", "profile", "device", "figure_dir"):
+        if name not in declared:
+            raise ParameterError(f"{path.stem} has no parameter {name!r}: its cell tagged 'parameters' must declare it")
     complete = {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()} | parameters
     train.choose_device(complete["device"])
     return complete
@@ -133,12 +136,14 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
 def _problems(book: NotebookNode) -> Iterator[str]:
     """What went wrong in an executed notebook although papermill reported success; each names its cell."""
     cells = _cells(book)
+    errors = ["".join(own.text for own in cell.outputs if own.get("name") == "stderr") for cell in cells]
     for number, cell in enumerate(cells, 1):
         for output in cell.outputs:
             if output.output_type == "error":  # sys.exit() in a cell
                 yield f"cell {number}: {output.ename}: {output.evalue}".rstrip(": ")
-            elif output.get("name") == "stderr" and "Traceback (most recent call last)" in output.text:  # a thread's
-                yield f"cell {number}: {output.text.splitlines()[-1]}"
+        if "Traceback (most recent call last)" in errors[number - 1]:  # a thread's; its end may stand in the next cell
+            last = re.search(r"Traceback .*\n(?: .*\n)*(\S.*)", "".join(errors[number - 1 :]))
+            yield f"cell {number}: {last[1] if last else 'an error in a thread'}"
         if cell.execution_count is None:
             yield f"cell {number} was not run"
     counts = [cell.execution_count for cell in cells]
@@ -162,7 +167,8 @@ def _scratch(target: Path, stem: str) -> Iterator[Path]:
     try:
         target.mkdir(parents=True, exist_ok=True)
         for left in target.glob(f".{stem}-*"):
-            if not _alive(int(left.name.rpartition("-")[2])):
+            process = int(left.name.rpartition("-")[2])
+            if process == os.getpid() or not _alive(process):  # a new container counts its processes from 1 again
                 shutil.rmtree(left)
         scratch = target / f".{stem}-{os.getpid()}"
         (scratch / "figures").mkdir(parents=True)

@@ -17,6 +17,7 @@ from gm_helpers.checkpoint import write_atomically
 
 # Okabe & Ito's colours, told apart with every common colour vision; yellow is left out, it is too light for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+CLASS_COLOURS = (*COLOURS, "#999999", "#882255", "#999933")  # ten, for points that are marked by their digit too
 LINES = (
     "-",
     "--",

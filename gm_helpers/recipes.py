@@ -40,11 +40,11 @@ class Recipe:
     schedules: dict[str, Schedule]
 
 
-# Decay buys the 20-d VAE X nats in `quick`. Batches of 512 at twice the learning rate buy `full` 1.4 nats of
-# validation ELBO over batches of 128 at the same number of steps.
+# On validation images, in nats: decay gains 1.1 in `full` and loses 1.2 in `quick`, which has no time for small steps;
+# in `full`, batches of 512 at 2e-3 gain 1.4 over batches of 128 at 1e-3 with the same number of steps.
 VAE_SCHEDULES = {
-    "smoke": Schedule(steps=60, batch_size=128, learning_rate=2e-3, decay=True),
-    "quick": Schedule(steps=3_500, batch_size=128, learning_rate=2e-3, decay=True),
+    "smoke": Schedule(steps=60, batch_size=128, learning_rate=2e-3, decay=False),
+    "quick": Schedule(steps=3_500, batch_size=128, learning_rate=2e-3, decay=False),
     "full": Schedule(steps=60_000, batch_size=512, learning_rate=2e-3, decay=True),
 }
 

@@ -43,7 +43,7 @@ class VAE(nn.Module):
         self.decoder = mlp([latent_dim, hidden, PIXELS], nn.Tanh)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x), each (B, latent_dim); the log-variance lies within ±LOG_VAR_BOUND."""
+        """Mean and log-variance of q(z|x), each (B, latent_dim), the latter within ±LOG_VAR_BOUND."""
         hidden = self.trunk(x)
         log_var = LOG_VAR_BOUND * torch.tanh(self.log_var_head(hidden) / LOG_VAR_BOUND)
         return self.mean_head(hidden), log_var
@@ -70,9 +70,11 @@ class VAE(nn.Module):
 
     def loss(self, x: Tensor, generator: Generator | None = None) -> dict[str, Tensor]:
         """What is minimised, −ELBO, and its two parts: means over the batch, in nats per image."""
-        eps = torch.randn(len(x), self.latent_dim, generator=generator, device=x.device, dtype=x.dtype)
+        shape = len(x), self.latent_dim
+        eps = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
         reconstruction, kl = self.elbo_terms(x, eps)
-        return {"loss": (kl - reconstruction).mean(), "reconstruction": -reconstruction.mean(), "kl": kl.mean()}
+        parts = {"reconstruction": -reconstruction.mean(), "kl": kl.mean()}
+        return {"loss": parts["reconstruction"] + parts["kl"], **parts}
 
     def players(self) -> dict:
         """The VAE plays alone: name -> (module, loss)."""
@@ -81,6 +83,6 @@ class VAE(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
         """n images by ancestral sampling, z ~ N(0, I), then x ~ p(x|z): (n, 1, 28, 28), zeros and ones."""
-        device = next(self.parameters()).device
-        z = torch.randn(n, self.latent_dim, generator=generator, device=device)
+        weight = self.mean_head.weight
+        z = torch.randn(n, self.latent_dim, generator=generator, device=weight.device, dtype=weight.dtype)
         return torch.bernoulli(self.decode(z).sigmoid(), generator=generator).view(n, 1, 28, 28)

@@ -2,15 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
+from types import SimpleNamespace
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from conftest import processes
 from gm_helpers import batch
 
 PARAMETERS = """
@@ -20,20 +21,38 @@ seed: int = 0  # seed
 device: str = "cpu"  # device
 figure_dir: str = ""  # folder
 """
-DRAW = "from pathlib import Path; Path(figure_dir).mkdir(exist_ok=True); Path(figure_dir, '{}').write_text('{}')"
+DRAW = "from pathlib import Path; Path(figure_dir, '{}').write_text('{}')"
+NOBODY = 2**22 + 1  # above the highest number that a process can have
+
+
+def notebook(folder, *sources, parameters=PARAMETERS):
+    """Write the notebook 7_toy of these cells after one with parameters; returns its path."""
+    first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    book = new_notebook(cells=[first, *map(new_code_cell, sources)], metadata={"kernelspec": batch.KERNEL})
+    nbformat.write(book, folder / "7_toy.ipynb")
+    return folder / "7_toy.ipynb"
 
 
 @pytest.fixture
 def make(tmp_path):
-    """Write a notebook of these cells after one with parameters; returns its path."""
+    return lambda *sources, **parameters: notebook(tmp_path, *sources, **parameters)
 
-    def make(*sources, name="7_toy"):
-        first = new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
-        book = new_notebook(cells=[first, *map(new_code_cell, sources)], metadata={"kernelspec": batch.KERNEL})
-        nbformat.write(book, tmp_path / f"{name}.ipynb")
-        return tmp_path / f"{name}.ipynb"
 
-    return make
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """Runs that only copy the notebook; gives the parameters of each."""
+    calls = []
+
+    def execute(path, executed, parameters):
+        shutil.copy(path, executed)
+        calls.append(parameters)
+
+    monkeypatch.setattr(batch, "_execute", execute)
+    return calls
+
+
+def contents(folder):
+    return {str(own.relative_to(folder)): own.read_bytes() for own in folder.rglob("*") if own.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -46,21 +65,26 @@ def make(tmp_path):
         ({"dataset": False}, "dataset must be of type str"),
         ({"profile": "fast"}, "unknown profile 'fast': choose one of smoke, quick, full"),
         ({"dataset": "cifar"}, "unknown dataset 'cifar': choose one of auto, mnist, digits"),
+        ({"figure_dir": None}, "figure_dir must be of type str, but None is of type NoneType"),
         ({"device": "tpu"}, "unknown device 'tpu': choose one of auto, cpu, cuda, mps"),
     ],
 )
 def test_a_wrong_parameter_is_refused_before_the_run(make, tmp_path, parameters, sentence):
     with pytest.raises(ValueError, match=r".") as refused:
-        batch.run(make("1"), {"figure_dir": str(tmp_path / "out"), **parameters})
+        batch.run(make("1"), {"figure_dir": str(tmp_path / "out")} | parameters)
     assert sentence in str(refused.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_notebook_declared_bool_does_not_take_the_text_false(tmp_path, make):
-    path = make()
-    book = nbformat.read(path, as_version=4)
-    book.cells[0].source += "fast: bool = True  # fast\n"
-    nbformat.write(book, path)
+@pytest.mark.parametrize("name", ["dataset", "profile", "device", "figure_dir"])
+def test_a_notebook_without_a_parameter_that_a_run_needs_is_refused(make, name):
+    fewer = "\n".join(line for line in PARAMETERS.splitlines() if not line.startswith(name))
+    with pytest.raises(batch.ParameterError, match=f"7_toy has no parameter '{name}': its cell tagged 'parameters'"):
+        batch.check(make(parameters=fewer), {})
+
+
+def test_a_parameter_declared_bool_does_not_take_the_text_false(make):
+    path = make(parameters=f"{PARAMETERS}fast: bool = True  # fast\n")
     with pytest.raises(batch.ParameterError, match="fast must be of type bool, but 'false' is of type str"):
         batch.check(path, batch.parse(path, {"fast": "false"}))
     assert batch.check(path, batch.parse(path, {"fast": "False"}))["fast"] is False
@@ -70,10 +94,11 @@ def test_command_line_texts_are_read_by_the_declared_types(make):
     assert batch.parse(make(), {"seed": "3", "dataset": "3", "nix": "3"}) == {"seed": 3, "dataset": "3", "nix": "3"}
 
 
-def test_a_number_that_is_none_is_refused(make):
+@pytest.mark.parametrize("word", ["three", "3 4"])
+def test_a_number_that_is_none_is_refused(make, word):
     path = make()
-    with pytest.raises(batch.ParameterError, match="seed must be of type int, but 'three' is of type str"):
-        batch.check(path, batch.parse(path, {"seed": "three"}))
+    with pytest.raises(batch.ParameterError, match=f"seed must be of type int, but '{word}' is of type str"):
+        batch.check(path, batch.parse(path, {"seed": word}))
 
 
 def test_defaults_fill_what_is_not_given(make):
@@ -89,54 +114,132 @@ def test_an_unknown_notebook_is_refused_with_the_names_that_there_are():
 @pytest.mark.parametrize(
     ("cell", "sentence"),
     [
-        ("1 / 0", "cell 2: ZeroDivisionError: division by zero"),
-        ("import sys; sys.exit()", "cell 2: SystemExit"),
-        ("import sys; sys.exit(3)", "cell 2: SystemExit: 3"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "cell 2: the kernel died"),
-        ("import os; os._exit(0)", "cell 2: the kernel died"),
-        ("import ipywidgets\nwith ipywidgets.Output():\n    raise KeyError('inside')", "cell 2: KeyError: 'inside'"),
+        ("1 / 0", "cell 3: ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit()", "cell 3: SystemExit"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "cell 3: the kernel died"),
+        ("import os; os._exit(0)", "cell 3: the kernel died"),
+        ("import ipywidgets\nwith ipywidgets.Output():\n    raise KeyError('inside')", "cell 3: KeyError: 'inside'"),
         (
             "import threading as t\nt.Thread(target=lambda: 1 / 0).start()",
-            "cell 2: ZeroDivisionError: division by zero",
+            "cell 3: ZeroDivisionError: division by zero",
         ),
     ],
 )
-def test_a_failing_cell_is_named_and_nothing_is_left_behind(make, tmp_path, cell, sentence):
-    path = make(cell, "import time; time.sleep(0.2)")
+def test_a_failing_cell_is_named_and_the_figures_of_the_last_good_run_stay_as_they_were(make, tmp_path, cell, sentence):
+    out = tmp_path / "out"
+    (out / "notebooks").mkdir(parents=True)
+    (out / "7.1-a.png").write_text("good")
+    (out / "notebooks" / "7_toy.ipynb").write_text("good")
+    path = make(DRAW.format("7.1-a.png", "bad"), cell, "import time; time.sleep(0.5)")
     with pytest.raises(batch.NotebookError) as failed:
-        batch.run(path, {"figure_dir": str(tmp_path / "out")})
+        batch.run(path, {"figure_dir": str(out)})
     assert str(failed.value) == f"7_toy, {sentence}"
-    assert list((tmp_path / "out").iterdir()) == []
+    assert contents(out) == {"7.1-a.png": b"good", "notebooks/7_toy.ipynb": b"good"}
+    assert list(out.glob(".*")) == []
 
 
-def test_figures_appear_only_after_the_whole_notebook_succeeded(make, tmp_path):
-    out = tmp_path / "out"
-    path = make(DRAW.format("7.1-a.png", "new"), f"assert not list(Path({str(out)!r}).glob('*.png'))")
-    assert batch.run(path, {"figure_dir": str(out)}) == [out / "7.1-a.png"]
-    assert {own.name for own in out.iterdir()} == {"7.1-a.png", "notebooks"}
-    executed = nbformat.read(out / "notebooks" / "7_toy.ipynb", as_version=4)
-    assert [cell.execution_count for cell in executed.cells] == [
-        1,
-        2,
-        3,
-        4,
-    ]  # the parameters, papermill's own, two cells
+def executed(*outputs, counts=(1, 2, 3)):
+    """Three executed cells, with these outputs on standard error."""
+    cells = [
+        new_code_cell(
+            "1", execution_count=count, outputs=[new_output("stream", name="stderr", text=own) for own in texts]
+        )
+        for count, texts in zip(counts, [*outputs, *[[]] * 3], strict=False)
+    ]
+    return new_notebook(cells=cells)
 
 
-def test_a_failed_run_leaves_the_figures_of_the_last_good_one(make, tmp_path):
-    out = {"figure_dir": str(tmp_path / "out")}
-    batch.run(make(DRAW.format("7.1-a.png", "good")), out)
-    with pytest.raises(batch.NotebookError):
-        batch.run(make(DRAW.format("7.1-a.png", "bad"), "1 / 0"), out)
-    assert (tmp_path / "out" / "7.1-a.png").read_text() == "good"
+HEAD = "Exception in thread Thread-1:\nTraceback (most recent call last):\n  File 'a', line 1, in run\n"
 
 
-def test_figures_that_are_no_longer_drawn_go_and_those_of_other_notebooks_stay(make, tmp_path):
-    out = tmp_path / "out"
-    batch.run(make(DRAW.format("7.1-old.png", "")), {"figure_dir": str(out)})
-    (out / "71.1-other.png").write_text("")
-    batch.run(make(DRAW.format("7.1-new.png", "")), {"figure_dir": str(out)})
-    assert {own.name for own in out.glob("*.png")} == {"7.1-new.png", "71.1-other.png"}
+@pytest.mark.parametrize(
+    ("outputs", "sentence"),
+    [
+        ([[HEAD, "    1 / 0\nZeroDivisionError: no\n", "and more\n"]], "cell 1: ZeroDivisionError: no"),
+        ([["careful\n"], [HEAD], ["    1 / 0\nZeroDivisionError: no\n"]], "cell 2: ZeroDivisionError: no"),
+        ([[HEAD]], "cell 1: an error in a thread"),
+    ],
+    ids=["in pieces", "that ends in the next cell", "cut short"],
+)
+def test_the_traceback_of_a_thread_is_noticed(outputs, sentence):
+    assert list(batch._problems(executed(*outputs))) == [sentence]
+
+
+def test_a_cell_that_was_not_run_is_noticed_and_a_warning_is_no_problem():
+    assert list(batch._problems(executed(["careful\n"], counts=(1, None, 2)))) == ["cell 2 was not run"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One successful run into a folder where others have been before; what the tests below look at."""
+    folder = tmp_path_factory.mktemp("finished")
+    out = folder / "out"
+    for process in (os.getppid(), os.getpid(), NOBODY):
+        (out / f".7_toy-{process}" / "figures").mkdir(parents=True)
+    for old in ("7.1-a.png", "7.1-old.png", "7.1-old.txt", "71.1-other.png"):
+        (out / old).write_text("old")
+    look = f"print(sorted((own.name, own.read_text()) for own in Path({str(out)!r}).glob('7.*')))"
+    draw = [DRAW.format(name, "new") for name in ("7.1-a.png", "7.1-a.txt", "7.2-b.png")]
+    path = notebook(folder, *draw, "", look, "import os; print(os.getcwd())")
+    before = path.read_bytes()
+    drawn = batch.run(path, {"figure_dir": str(out), "seed": 4})
+    book = nbformat.read(out / "notebooks" / "7_toy.ipynb", as_version=4)
+    return SimpleNamespace(out=out, drawn=drawn, book=book, untouched=path.read_bytes() == before)
+
+
+def test_a_run_returns_the_pictures_that_it_drew(finished):
+    assert finished.drawn == [finished.out / "7.1-a.png", finished.out / "7.2-b.png"]
+    assert {path.read_text() for path in finished.drawn} == {"new"}
+
+
+def test_until_the_whole_notebook_has_succeeded_the_old_figures_stay(finished):
+    during = finished.book.cells[-2].outputs[0].text
+    assert during == "[('7.1-a.png', 'old'), ('7.1-old.png', 'old'), ('7.1-old.txt', 'old')]\n"
+
+
+def test_figures_that_are_no_longer_drawn_go_and_those_of_other_notebooks_stay(finished):
+    kept = {own.name for own in finished.out.iterdir() if not own.name.startswith(".")}
+    assert kept == {"7.1-a.png", "7.1-a.txt", "7.2-b.png", "71.1-other.png", "notebooks"}
+
+
+def test_the_executed_notebook_is_kept_and_the_one_that_was_run_is_untouched(finished):
+    counts = [cell.execution_count for cell in finished.book.cells if cell.source]
+    assert counts == [1, 2, 3, 4, 5, 6, 7]  # the parameters, papermill's own, five cells
+    assert "seed = 4" in finished.book.cells[1].source
+    assert finished.untouched
+
+
+def test_a_notebook_runs_in_the_folder_of_the_notebooks(finished):
+    assert finished.book.cells[-1].outputs[0].text == f"{batch.NOTEBOOKS}\n"
+
+
+def test_only_the_scratch_folder_of_another_living_process_is_left_alone(finished):
+    """In a new container a process often has the number of one that was killed in the last."""
+    assert [own.name for own in finished.out.glob(".*")] == [f".7_toy-{os.getppid()}"]
+
+
+def test_the_process_of_another_user_lives(monkeypatch, tmp_path):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    (tmp_path / f".7_toy-{NOBODY}").mkdir()
+    monkeypatch.setattr(batch.os, "kill", refuse)
+    with batch._scratch(tmp_path, "7_toy"):
+        pass
+    assert [own.name for own in tmp_path.iterdir()] == [f".7_toy-{NOBODY}"]
+
+
+def test_figures_go_to_the_folder_of_their_profile_where_none_is_given(make, no_kernel, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "ROOT", tmp_path)
+    assert batch.run(make(), {"profile": "smoke"}) == []
+    assert list(contents(tmp_path / "figures")) == ["smoke/notebooks/7_toy.ipynb"]
+
+
+def test_a_relative_folder_is_meant_from_where_the_command_is_given(make, no_kernel, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    batch.run(make(), {"figure_dir": "out"})
+    assert list(contents(tmp_path / "out")) == ["notebooks/7_toy.ipynb"]
+    assert no_kernel[0]["figure_dir"] == str(tmp_path / "out" / f".7_toy-{os.getpid()}" / "figures")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_run(make, tmp_path, monkeypatch):
@@ -152,37 +255,28 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_run(make, tmp_pat
         batch.run(make("1 / 0"), {"figure_dir": str(tmp_path / "out")})
 
 
-SCRIPT = "import sys; from gm_helpers import batch; batch.run(sys.argv[1], {'figure_dir': sys.argv[2]})"
-
-
 @pytest.mark.parametrize("moment", ["starting", "running", "drawn"])
-def test_a_kill_leaves_the_old_figures_whole_and_the_next_run_clean(make, tmp_path, moment):
+def test_a_kill_leaves_the_old_figures_whole_and_the_next_run_clean(make, no_kernel, tmp_path, moment):
     out, flag = tmp_path / "out", tmp_path / "flag"
-    batch.run(make(DRAW.format("7.1-a.png", "old")), {"figure_dir": str(out)})
-    new = DRAW.format("7.1-a.png", "new")
+    out.mkdir()
+    (out / "7.1-a.png").write_text("old")
+    draw = DRAW.format("7.1-a.png", "new")
     wait = f"open({str(flag)!r}, 'w'); import time; time.sleep(600)"
-    cells = {"starting": [new], "running": [wait, new], "drawn": [new, wait]}[moment]
-    path = make(*cells)
+    path = make(*{"starting": [draw], "running": [wait, draw], "drawn": [draw, wait]}[moment])
     before = path.read_bytes()
-    run = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), str(out)])
+    run = processes.Process(target=batch.run, args=(path, {"figure_dir": str(out)}))
+    run.start()
     while not (flag.exists() or (moment == "starting" and list(out.glob(".7_toy-*")))):
-        assert run.poll() is None
+        assert run.is_alive()
         time.sleep(0.02)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    os.kill(run.pid, signal.SIGKILL)
+    run.join()
+    [left] = out.glob(".7_toy-*")
+    assert (left / "figures" / "7.1-a.png").exists() == (moment == "drawn")
     assert (out / "7.1-a.png").read_text() == "old"
     assert path.read_bytes() == before
-    assert list(out.glob(".7_toy-*"))
-    batch.run(make(new), {"figure_dir": str(out)})
-    assert (out / "7.1-a.png").read_text() == "new"
+    batch.run(path, {"figure_dir": str(out)})
     assert not list(out.glob(".7_toy-*"))
-
-
-def test_the_scratch_folder_of_a_living_process_is_left_alone(make, tmp_path):
-    living = tmp_path / "out" / f".7_toy-{os.getppid()}"
-    living.mkdir(parents=True)
-    batch.run(make(), {"figure_dir": str(tmp_path / "out")})
-    assert living.is_dir()
 
 
 SOURCE = """---

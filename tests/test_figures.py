@@ -30,13 +30,14 @@ def test_a_shown_figure_is_saved_with_its_alternative_text(shown, tmp_path):
     assert (tmp_path / "1.1-line.txt").read_text() == "A rising line.\n"
     with Picture.open(tmp_path / "1.1-line.png") as picture:
         assert picture.size == (600, 450)
+        assert picture.text == {"Description": "A rising line."}  # no version of a program: new ones draw the same
 
 
 def test_the_displayed_picture_is_the_saved_one_and_carries_its_alternative_text(shown, tmp_path):
     figures.show(line(), "1.1-line", "A rising line.", str(tmp_path))
     [(content, how)] = shown
     assert content == {"image/png": (tmp_path / "1.1-line.png").read_bytes(), "text/plain": "A rising line."}
-    assert how["metadata"] == {"image/png": {"width": 400, "alt": "A rising line."}}
+    assert how == {"metadata": {"image/png": {"width": 400, "alt": "A rising line."}}, "raw": True}
 
 
 def test_the_same_figure_gives_the_same_bytes(shown, tmp_path):
@@ -60,6 +61,15 @@ def test_images_stand_in_reading_order_and_are_not_rescaled(shown):
     assert drawn.shape == (56, 84)
     assert drawn[::28, ::28] == pytest.approx(images[:, 0].reshape(2, 3).numpy())
     assert axis.images[0].get_clim() == (0, 1)
+    assert axis.images[0].get_cmap()(1.0)[:3] == (1, 1, 1)
+    assert not axis.axison
+    plt.close(figure)
+
+
+def test_what_a_model_returns_can_be_drawn_as_it_is():
+    figure, axis = plt.subplots()
+    figures.draw_images(axis, torch.full((2, 784), 0.5, dtype=torch.bfloat16, requires_grad=True), columns=2)
+    assert (axis.images[0].get_array() == 0.5).all()
     plt.close(figure)
 
 
@@ -78,22 +88,43 @@ def test_each_row_of_images_has_its_label():
     plt.close(figure)
 
 
-def test_curves_draw_both_splits_against_the_step():
-    history = [
-        {"step": 10, "train": {"a": {"loss": 5.0}}, "val": {"a": {"loss": 6.0}}},
-        {"step": 20, "train": {"a": {"loss": 3.0}}, "val": {"a": {"loss": 4.0}}},
-    ]
-    figure, axis = plt.subplots()
-    figures.curves(history, "a", {"loss": "loss (nats)"}, [axis])
-    drawn = {own.get_label(): own.get_xydata().tolist() for own in axis.lines}
-    assert drawn == {"training": [[10, 5], [20, 3]], "validation": [[10, 6], [20, 4]]}
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("training step", "loss (nats)")
+def test_rows_of_images_have_one_scale_and_fill_the_page():
+    figure = figures.image_rows({"first": torch.zeros(9, 784), "second": torch.zeros(3, 784)}, columns=3, width=4.0)
+    figure.canvas.draw()
+    widths = [axis.get_window_extent().width / figure.dpi for axis in figure.axes]
+    assert widths == pytest.approx([4.0, 4.0], rel=0.05)
     plt.close(figure)
 
 
-def test_shown_source_is_that_of_the_function(shown):
-    figures.show_source(line)
-    assert shown[0][0].data.startswith("```python\ndef line():\n    figure, axis")
+def test_curves_draw_both_splits_of_one_player_against_the_step():
+    history = [
+        {"step": 10, "train": {"b": {"loss": 0.0}, "a": {"loss": 5.0, "kl": 1.0}}},  # a step without validation
+        {"step": 20, "train": {"b": {"loss": 0.0}, "a": {"loss": 3.0, "kl": 2.0}}, "val": {"a": {"loss": 4, "kl": 6}}},
+        {"step": 30, "train": {"b": {"loss": 0.0}, "a": {"loss": 2.0, "kl": 3.0}}, "val": {"a": {"loss": 3, "kl": 7}}},
+    ]
+    figure, axes = plt.subplots(1, 2)
+    figures.curves(history, "a", {"loss": "loss (nats)", "kl": "KL (nats)"}, axes)
+    loss, kl = [{(own.get_label(), own.get_linestyle()): own.get_xydata().tolist() for own in a.lines} for a in axes]
+    assert loss == {("training", "-"): [[10, 5], [20, 3], [30, 2]], ("validation", "--"): [[20, 4], [30, 3]]}
+    assert kl == {("training", "-"): [[10, 1], [20, 2], [30, 3]], ("validation", "--"): [[20, 6], [30, 7]]}
+    assert [(own.get_xlabel(), own.get_ylabel()) for own in axes] == [
+        ("training step", "loss (nats)"),
+        ("training step", "KL (nats)"),
+    ]
+    assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["training", "validation"]
+    plt.close(figure)
+
+
+class Taught:
+    def method(self):
+        return "shown"
+
+
+def test_shown_source_is_that_of_each_function_and_starts_at_the_margin(shown):
+    figures.show_source(line, Taught.method)
+    first, second = [content.data for content, _ in shown]
+    assert first.startswith("```python\ndef line():\n    figure, axis")
+    assert second == '```python\ndef method(self):\n    return "shown"\n```'
 
 
 def test_lines_differ_in_style_too_and_saving_uses_the_stated_resolution():
