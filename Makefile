@@ -2,6 +2,7 @@
 
 PROFILE     ?= quick
 PIP_OPTIONS ?=
+PYTHONS     ?= python3.13 python3.12 python3.11
 PYTHON      := .venv/bin/python
 STAMP       := .venv/.installed
 SOURCES     := $(wildcard notebooks/source/*.md)
@@ -46,8 +47,8 @@ clean:      ## remove .venv and all that runs have made
 	rm -rf .venv figures/quick figures/smoke runs *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(STAMP): requirements.txt constraints.txt pyproject.toml
-	@for version in 3.13 3.12 3.11; do \
-	    if python$$version -c '' 2>/dev/null; then python=python$$version; break; fi; \
+	@for name in $(PYTHONS); do \
+	    if $$name -c '' 2>/dev/null; then python=$$name; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
 	    echo "The course needs Python 3.13, 3.12 or 3.11, and none is on the PATH: install one and run make again." >&2; exit 1; fi; \

@@ -14,6 +14,7 @@ import zlib
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -138,10 +139,11 @@ def _download(name: str, scratch: Path) -> None:
             try:
                 return download_and_extract(mirror + archive, str(scratch), md5=md5, remove_finished=True)
             except (OSError, EOFError, RuntimeError, http.client.HTTPException) as error:  # each is a failed mirror
-                reasons.append(f"{mirror}: {error or type(error).__name__}")
+                reason = getattr(error, "reason", error)  # of a URLError
+                reasons.append(f"{urlparse(mirror).netloc}: {reason or type(error).__name__}")
     finally:
         socket.setdefaulttimeout(before)
-    raise DataError(f"{archive} could not be fetched; tried " + "; ".join(reasons))
+    raise DataError(f"{archive} could not be fetched from " + "; ".join(reasons))
 
 
 def _torchvision():

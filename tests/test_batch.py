@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from conftest import processes
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from conftest import processes
 from gm_helpers import batch
 
 PARAMETERS = """

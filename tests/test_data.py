@@ -365,6 +365,10 @@ def test_a_server_that_fails_is_followed_by_the_next_mirror(monkeypatch, answer)
         assert fetch() == FILES
 
 
+def host(url):
+    return url.removeprefix("http://").removesuffix("/")
+
+
 @pytest.mark.parametrize("answer", [silence, half_then_silence])
 def test_a_stalled_server_ends_in_a_sentence_in_bounded_time(nowhere, monkeypatch, answer):
     monkeypatch.setattr(data, "FETCH_TIMEOUT", 0.2)
@@ -374,7 +378,7 @@ def test_a_stalled_server_ends_in_a_sentence_in_bounded_time(nowhere, monkeypatc
         sentence = refused("mnist")
         assert time.monotonic() - start < 5
     assert f"{TRAIN_IMAGES}.gz could not be fetched" in sentence
-    assert f"{url}: " in sentence
+    assert f"{host(url)}: " in sentence
     assert "timed out" in sentence
     assert visible(nowhere / "MNIST" / "raw") == {}
 
@@ -383,8 +387,8 @@ def test_the_sentence_names_every_mirror_that_was_tried(monkeypatch, closed_port
     with mirror(packed(FILES), unavailable) as url:
         point_at([closed_port, url], patch=monkeypatch.setattr)
         sentence = refused("mnist")
-    assert f"{closed_port}: " in sentence
-    assert f"{url}: " in sentence
+    assert f"{host(closed_port)}: " in sentence
+    assert f"{host(url)}: " in sentence
 
 
 @pytest.mark.parametrize("works", [True, False])
@@ -411,7 +415,7 @@ def test_wrong_content_leaves_nothing_in_place_even_if_its_md5_is_right(nowhere,
 
 def test_without_a_network_mnist_is_refused(monkeypatch, closed_port):
     point_at([closed_port], patch=monkeypatch.setattr)
-    assert f"{TRAIN_IMAGES}.gz could not be fetched; tried {closed_port}" in refused("mnist")
+    assert f"{TRAIN_IMAGES}.gz could not be fetched from {host(closed_port)}: " in refused("mnist")
 
 
 def test_without_a_network_auto_means_digits_and_says_so_once(monkeypatch, capsys, closed_port):
@@ -421,7 +425,7 @@ def test_without_a_network_auto_means_digits_and_says_so_once(monkeypatch, capsy
     assert data.choose("auto") == "digits"
     said = capsys.readouterr().out
     assert said.count("\n") == said.count("MNIST is not here") == said.count("digits") == 1
-    assert closed_port in said
+    assert host(closed_port) in said
 
 
 def test_a_damaged_file_is_not_passed_over_because_another_one_is_missing(raw, monkeypatch):

@@ -1,6 +1,7 @@
 """The command line: one line or one sentence, and the exit code that goes with it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from gm_helpers import __main__, metrics, recipes
+from gm_helpers import __main__, batch, checkpoint, data, metrics, recipes, train
 
 
 @pytest.fixture
@@ -81,8 +82,97 @@ def test_train_then_evaluate_print_the_same_measurements(command, tmp_path, monk
 
 def test_a_failed_notebook_gives_exit_code_1(command, tmp_path, monkeypatch):
     def fail(*_):
-        raise __main__.batch.NotebookError("1_vae, cell 3: the kernel died")
+        raise batch.NotebookError("1_vae, cell 3: the kernel died")
 
-    monkeypatch.setattr(__main__.batch, "run", fail)
+    monkeypatch.setattr(batch, "run", fail)
     code, _, err = command("figures", "1_vae", "-p", "dataset", "digits", "-p", "figure_dir", tmp_path)
     assert (code, err) == (1, "gm_helpers: 1_vae, cell 3: the kernel died\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (data.DataError, 1),
+        (checkpoint.CheckpointError, 1),
+        (train.DivergenceError, 1),
+        (OSError, 1),
+        (ValueError, 2),
+        (batch.ParameterError, 2),
+    ],
+)
+def test_an_error_is_one_sentence_and_the_exit_code_says_whose_it_is(command, monkeypatch, error, code):
+    def fail(*_):
+        raise error("it did not work")
+
+    monkeypatch.setattr(data, "choose", fail)
+    assert command("data") == (code, "", "gm_helpers: it did not work\n")
+
+
+def test_an_interrupted_command_says_nothing_and_exits_with_130(command, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "choose", interrupt)
+    assert command("data") == (130, "", "")
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    """Three notebooks, of which the last has fewer parameters, and a list of the runs, which only claim to draw."""
+    calls = []
+    for name in ("1_a", "2_b"):
+        shutil.copy(batch.NOTEBOOKS / "1_vae.ipynb", tmp_path / f"{name}.ipynb")
+    fewer = batch.NOTEBOOKS.joinpath("1_vae.ipynb").read_text().replace("weights: str", "w: str")
+    (tmp_path / "3_c.ipynb").write_text(fewer)
+
+    def run(path, parameters):
+        calls.append((path.stem, parameters["profile"], parameters["seed"]))
+        return [tmp_path / "out" / "1.1-a.png"] * (path.stem != "2_b")
+
+    monkeypatch.setattr(batch, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(batch, "run", run)
+    monkeypatch.setattr(data, "choose", lambda name: print(f"chosen: {name}"))
+    return calls
+
+
+def test_profile_and_parameters_reach_each_named_notebook_and_one_line_says_what_it_drew(command, runs, tmp_path):
+    named = ["1_a", "2_b", "--profile", "full", "-p", "seed", "3", "-p", "dataset", "digits"]
+    assert command("figures", *named) == (
+        0,
+        f"chosen: digits\n1_a: 1 figures in {tmp_path / 'out'}, 0 s\nchosen: digits\n2_b: 0 figures, 0 s\n",
+        "",
+    )
+    assert runs == [("1_a", "full", 3), ("2_b", "full", 3)]
+
+
+def test_all_notebooks_are_run_where_none_is_named(command, runs):
+    assert command("figures")[0] == 0
+    assert runs == [("1_a", "quick", 0), ("2_b", "quick", 0), ("3_c", "quick", 0)]
+
+
+def test_nothing_is_run_where_one_notebook_of_several_is_asked_wrongly(command, runs):
+    code, out, err = command("figures", "1_a", "3_c", "-p", "weights", "fresh")
+    assert (code, out) == (2, "")
+    assert "3_c has no parameter 'weights'" in err
+    assert runs == []
+
+
+def test_train_passes_its_options_on_for_each_name(command, monkeypatch, tmp_path):
+    calls = []
+
+    def ship(*options):
+        calls.append(options)
+        return {"metrics": {"bpd": 1.5}, "seconds": 2}
+
+    monkeypatch.setattr(recipes, "ship", ship)
+    options = ["--profile", "smoke", "--dataset", "digits", "--seed", 5, "--device", "cuda", "--out", tmp_path]
+    code, out, err = command("train", "vae-2d", "vae-20d", *options)
+    names = ("vae-2d", "vae-20d")
+    assert (code, err) == (0, "")
+    assert out == "".join(f'{tmp_path / name}.safetensors: {{"bpd": 1.5}} after 2 s\n' for name in names)
+    assert calls == [(name, "smoke", "digits", 5, "cuda", tmp_path) for name in names]
+
+
+def test_each_source_is_written(command, monkeypatch):
+    monkeypatch.setattr(batch, "write", lambda source: source.with_suffix(".ipynb"))
+    assert command("notebooks", "1_a.md", "2_b.md") == (0, "1_a.ipynb written\n2_b.ipynb written\n", "")
