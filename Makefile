@@ -40,14 +40,14 @@ lab: $(STAMP) ## open JupyterLab
 notebooks: $(STAMP) ## execute notebooks/source/*.md and write the committed notebooks
 	$(PYTHON) -m gm_helpers notebooks $(SOURCES)
 
-weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, an hour on two cores)
+weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, an hour and a half on two cores)
 	$(PYTHON) -m gm_helpers train vae-2d vae-20d --profile full --out gm_helpers/weights
 
 clean:      ## remove .venv and all that runs have made
 	rm -rf .venv figures/quick figures/smoke runs *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(STAMP): requirements.txt constraints.txt pyproject.toml
-	@for name in $(PYTHONS); do \
+	@python=; for name in $(PYTHONS); do \
 	    if $$name -c '' 2>/dev/null; then python=$$name; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \

@@ -12,7 +12,7 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 from gm_helpers import data, recipes, train
@@ -21,6 +21,7 @@ from gm_helpers.checkpoint import write_atomically
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+CELL_TIMEOUT = 4 * 3600  # seconds: far above any training; a message of the kernel that is lost would wait for ever
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 CHOICES = {"profile": recipes.PROFILES, "dataset": data.DATASETS, "weights": ("shipped", "fresh")}
@@ -122,12 +123,16 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
             kernel_name=KERNEL["name"],
             cwd=str(NOTEBOOKS),
             progress_bar=False,
+            execution_timeout=CELL_TIMEOUT,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
-    except (papermill.PapermillExecutionError, DeadKernelError) as error:
+    except (papermill.PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
         cells = _cells(nbformat.read(executed, as_version=4))
         last = sum(cell.metadata.papermill.start_time is not None for cell in cells)
-        what = "the kernel died" if isinstance(error, DeadKernelError) else f"{error.ename}: {error.evalue}"
+        if isinstance(error, papermill.PapermillExecutionError):
+            what = f"{error.ename}: {error.evalue}"
+        else:
+            what = "the kernel died" if isinstance(error, DeadKernelError) else f"no end after {CELL_TIMEOUT:,} s"
         raise NotebookError(f"{path.stem}, cell {last}: {what}") from error
     for problem in _problems(book):
         raise NotebookError(f"{path.stem}, {problem}")

@@ -38,6 +38,11 @@ def make(tmp_path):
     return lambda *sources, **parameters: notebook(tmp_path, *sources, **parameters)
 
 
+@pytest.fixture(autouse=True)
+def short_timeout(monkeypatch):
+    monkeypatch.setattr(batch, "CELL_TIMEOUT", 60)
+
+
 @pytest.fixture
 def no_kernel(monkeypatch):
     """Runs that only copy the notebook; gives the parameters of each."""
@@ -319,3 +324,9 @@ def test_a_source_that_fails_leaves_the_notebook_as_it_was(tmp_path):
         batch.write(source)
     assert (tmp_path / "7_toy.ipynb").read_text() == "as it was"
     assert {own.name for own in tmp_path.iterdir()} == {"source", "7_toy.ipynb"}
+
+
+def test_a_cell_without_end_is_named(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "CELL_TIMEOUT", 1)
+    with pytest.raises(batch.NotebookError, match=r"^7_toy, cell 2: no end after 1 s$"):
+        batch.run(make("import time; time.sleep(600)"), {"figure_dir": str(tmp_path / "out")})
