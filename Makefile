@@ -55,5 +55,6 @@ $(STAMP): requirements.txt constraints.txt pyproject.toml
 	if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \
 	    echo "$$python has no venv module: install it (Debian, Ubuntu: apt install $$python-venv) and run make again." >&2; exit 1; fi; \
 	$$python -m venv .venv
-	$(PYTHON) -m pip install $(PIP_OPTIONS) -c constraints.txt -r requirements.txt
+	@echo "Installing what the course needs into .venv; the first time that takes some minutes."
+	@$(PYTHON) -m pip install -q $(PIP_OPTIONS) -c constraints.txt -r requirements.txt
 	@touch $@

@@ -141,7 +141,7 @@ def test_metadata_says_how_the_weights_came_to_be(shipped):
         "name": "vae-2d",
         "model": "VAE",
         "arguments": {"latent_dim": 2},
-        "recipe": {"steps": 60, "batch_size": 128, "learning_rate": 0.002, "decay": True},
+        "recipe": {"steps": 60, "batch_size": 128, "learning_rate": 0.002, "decay": False},
         "profile": "smoke",
         "seed": 5,
         "dataset": "digits",
