@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 INPUTS = ["requirements.txt", "constraints.txt", "pyproject.toml"]
-INSTALL = "python -m pip install -c constraints.txt -r requirements.txt"
+INSTALL = "python -m pip install -q -c constraints.txt -r requirements.txt"
 
 # It fails where it is asked what the file `fail` says. The environment that it makes has itself as Python. Where there
 # is a file `wait`, two figures wait for each other: they succeed only side by side.
