@@ -136,7 +136,7 @@ def test_a_python_that_is_on_the_path_but_does_not_start_is_passed_over(course):
 def test_pip_options_reach_pip(course):
     offer(course, "python3.12")
     make(course, "setup", "PIP_OPTIONS=--no-index --find-links=/wheels")
-    assert calls(course)[-1] == INSTALL.replace("install", "install --no-index --find-links=/wheels")
+    assert calls(course)[-1] == INSTALL.replace("-q", "-q --no-index --find-links=/wheels")
 
 
 def test_a_second_setup_does_nothing(course):
