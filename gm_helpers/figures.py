@@ -5,12 +5,14 @@ import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib.pyplot as plt
 from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from gm_helpers.checkpoint import write_atomically
@@ -56,9 +58,9 @@ def show(figure: Figure, name: str, alt: str, figure_dir: str = "") -> None:
     name: section number and a word, such as "1.13-curves". The same figure gives the same bytes.
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None, "Description": alt})
+    figure.savefig(buffer, format="png")
     plt.close(figure)
-    png = buffer.getvalue()
+    png = _with_palette(buffer, alt)
     if figure_dir:
         write_atomically(Path(figure_dir) / f"{name}.png", png)
         write_atomically(Path(figure_dir) / f"{name}.txt", f"{alt}\n".encode())
@@ -66,6 +68,15 @@ def show(figure: Figure, name: str, alt: str, figure_dir: str = "") -> None:
     # Each frontend looks for the alternative text elsewhere: in the picture's metadata or in the plain-text output.
     shown = {"width": round(width / SCALE), "alt": alt}
     display({"image/png": png, "text/plain": alt}, metadata={"image/png": shown}, raw=True)
+
+
+def _with_palette(picture: BinaryIO, alt: str) -> bytes:
+    """The same picture with 256 colours chosen for it: half the bytes, and nothing that the eye sees is lost."""
+    text, buffer = PngInfo(), io.BytesIO()
+    text.add_itxt("Description", alt)
+    colours = Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    colours.save(buffer, "png", optimize=True, pnginfo=text)
+    return buffer.getvalue()
 
 
 def show_source(*functions: Any) -> None:
@@ -81,6 +92,14 @@ def draw_images(axes: Axes, images: Tensor, columns: int, title: str = "") -> No
     axes.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1)
     axes.set(title=title)
     axes.set_axis_off()
+
+
+def draw_classes(axes: Axes, codes: Tensor, labels: Tensor) -> None:
+    """Scatter two-dimensional codes, (N, 2), each drawn as its digit in the colour of its class; labels: (N,)."""
+    for digit, colour in enumerate(CLASS_COLOURS):
+        own = codes[labels.to(codes.device) == digit]
+        x, y = own.detach().cpu().T
+        axes.scatter(x, y, s=18, marker=f"${digit}$", color=colour, linewidths=0.2)
 
 
 def image_rows(rows: dict[str, Tensor], columns: int, width: float = 8.0) -> Figure:

@@ -1,9 +1,10 @@
-"""Network blocks that know nothing of probability."""
+"""Network blocks and paths between codes, which know nothing of probability."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
@@ -15,3 +16,14 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequent
     for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation()]
     return nn.Sequential(*layers[:-1])
+
+
+def slerp(start: Tensor, end: Tensor, fractions: Tensor) -> Tensor:
+    """Spherical interpolation: points between two codes, by equal steps of the angle between them, (N, D).
+
+    start, end: (D,), neither parallel nor opposite. fractions: (N,), 0 at the start and 1 at the end. Between codes of
+    equal norm the norm is kept; between others the path leads from the one to the other. Shoemake 1985.
+    """
+    cosine = torch.dot(start, end) / (start.norm() * end.norm())
+    angle, t = torch.acos(cosine), fractions[:, None]
+    return (torch.sin((1 - t) * angle) * start + torch.sin(t * angle) * end) / torch.sin(angle)

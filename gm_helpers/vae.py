@@ -1,4 +1,4 @@
-"""The variational autoencoder of notebook 1 (Kingma & Welling 2014) and its loss."""
+"""The variational autoencoder of notebook 1 (Kingma & Welling 2014), the autoencoder beside it, and their losses."""
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,34 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     x: (B, D) of zeros and ones. logits: (B, D), log p/(1 − p). Returns (B,).
     """
     return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+
+
+class Autoencoder(nn.Module):
+    """The VAE's layers with a code that is one point: 784–hidden (ReLU)–latent_dim–hidden (tanh)–784 logits.
+
+    Images x are (B, 1, 28, 28) or (B, 784), zeros and ones.
+    """
+
+    def __init__(self, latent_dim: int, hidden: int = 500):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Flatten(), mlp([PIXELS, hidden, latent_dim], nn.ReLU))
+        self.decoder = mlp([latent_dim, hidden, PIXELS], nn.Tanh)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes, (B, latent_dim)."""
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Logits of the pixels, (B, 784), for codes z (B, latent_dim)."""
+        return self.decoder(z)
+
+    def loss(self, x: Tensor, generator: Generator | None = None) -> dict[str, Tensor]:
+        """The reconstruction's cross-entropy, mean over the batch, in nats per image; there is no noise to draw."""
+        return {"loss": -bernoulli_log_prob(x.flatten(1), self.decode(self.encode(x))).mean()}
+
+    def players(self) -> dict:
+        """The autoencoder plays alone: name -> (module, loss)."""
+        return {"autoencoder": (self, self.loss)}
 
 
 class VAE(nn.Module):

@@ -1,9 +1,11 @@
+import pytest
 import torch
 from conftest import seeded
+from scipy.spatial import geometric_slerp
 from torch import nn
 from torch.testing import assert_close
 
-from gm_helpers.nn import mlp
+from gm_helpers.nn import mlp, slerp
 
 
 def test_mlp_is_matrix_products_with_the_activation_between_them_and_none_after_the_last():
@@ -27,3 +29,23 @@ def test_each_activation_is_a_module_of_its_own():
 
 def test_mlp_of_two_widths_is_one_linear_layer():
     assert [type(layer) for layer in mlp([4, 6], nn.ReLU)] == [nn.Linear]
+
+
+# ---------------------------------------------------------------- paths between codes
+
+
+def two_codes(dim):
+    return torch.randn(2, dim, dtype=torch.float64, generator=seeded(dim))
+
+
+@pytest.mark.parametrize("dim", [2, 3, 20])
+def test_slerp_between_codes_of_equal_norm_agrees_with_scipy(dim):
+    start, end = nn.functional.normalize(two_codes(dim))
+    fractions = torch.linspace(0, 1, 7, dtype=torch.float64)
+    expected = torch.from_numpy(geometric_slerp(start.numpy(), end.numpy(), fractions.numpy()))
+    assert_close(slerp(5 * start, 5 * end, fractions), 5 * expected)
+
+
+def test_slerp_leads_from_the_first_code_to_the_second_whatever_their_norms():
+    start, end = two_codes(4) * torch.tensor([[1.0], [3.0]])
+    assert_close(slerp(start, end, torch.tensor([0.0, 1.0], dtype=torch.float64)), torch.stack([start, end]))
