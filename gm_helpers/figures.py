@@ -74,7 +74,7 @@ def _with_palette(picture: BinaryIO, alt: str) -> bytes:
     """The same picture with 256 colours chosen for it: half the bytes, and nothing that the eye sees is lost."""
     text, buffer = PngInfo(), io.BytesIO()
     text.add_itxt("Description", alt)
-    colours = Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    colours = Image.open(picture).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     colours.save(buffer, "png", optimize=True, pnginfo=text)
     return buffer.getvalue()
 

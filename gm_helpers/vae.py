@@ -101,8 +101,8 @@ class VAE(nn.Module):
         shape = len(x), self.latent_dim
         eps = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
         reconstruction, kl = self.elbo_terms(x, eps)
-        parts = {"reconstruction": -reconstruction.mean(), "kl": kl.mean()}
-        return {"loss": parts["reconstruction"] + parts["kl"], **parts}
+        parts = {"reconstruction_error": -reconstruction.mean(), "kl": kl.mean()}
+        return {"loss": parts["reconstruction_error"] + parts["kl"], **parts}
 
     def players(self) -> dict:
         """The VAE plays alone: name -> (module, loss)."""
