@@ -41,7 +41,7 @@ notebooks: $(STAMP) ## execute notebooks/source/*.md and write the committed not
 	$(PYTHON) -m gm_helpers notebooks $(SOURCES)
 
 weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, about an hour on two cores)
-	$(PYTHON) -m gm_helpers train vae-2d vae-20d --profile full --out gm_helpers/weights
+	$(PYTHON) -m gm_helpers train vae-2d vae-20d digit-classifier gan --profile full --out gm_helpers/weights
 
 clean:      ## remove .venv and all that runs have made
 	rm -rf .venv figures/quick figures/smoke runs *.egg-info .pytest_cache .ruff_cache .mypy_cache

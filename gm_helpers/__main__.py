@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from gm_helpers import batch, checkpoint, data, recipes, train
+from gm_helpers import checkpoint, data, recipes, train
 
 
 def main() -> int:
@@ -14,10 +14,10 @@ def main() -> int:
     options = _parser().parse_args()
     try:
         options.command(options)
-    except (ValueError, batch.ParameterError) as error:
+    except ValueError as error:
         print(f"gm_helpers: {error}", file=sys.stderr)
         return 2
-    except (data.DataError, checkpoint.CheckpointError, train.DivergenceError, batch.NotebookError, OSError) as error:
+    except (data.CourseError, OSError) as error:
         print(f"gm_helpers: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -84,6 +84,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
+    from gm_helpers import batch  # papermill and jupytext, which a machine that only trains need not have
+
     texts = dict(options.p) | ({"profile": options.profile} if options.profile else {})
     paths = [batch.find(name) for name in options.notebooks or sorted(batch.NOTEBOOKS.glob("*.ipynb"))]
     plans = [(path, batch.check(path, batch.parse(path, texts))) for path in paths]
@@ -96,6 +98,8 @@ def _figures(options: argparse.Namespace) -> None:
 
 
 def _notebooks(options: argparse.Namespace) -> None:
+    from gm_helpers import batch
+
     for source in options.sources:
         print(f"{batch.write(source)} written")
 

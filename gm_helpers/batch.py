@@ -31,7 +31,7 @@ class ParameterError(ValueError):
     """A parameter that the notebook doesn't have, or a value that it can't take."""
 
 
-class NotebookError(RuntimeError):
+class NotebookError(data.CourseError):
     """A notebook that did not run to its end; the message names it and the cell."""
 
 

@@ -18,10 +18,12 @@ from safetensors.torch import load as tensors_from
 from safetensors.torch import save as bytes_of
 from torch import Tensor
 
+from gm_helpers.data import CourseError
+
 KEY = "gm_helpers"  # one key, because safetensors writes several in random order
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(CourseError):
     """A file that is not what it should be; the message says which and what to do."""
 
 

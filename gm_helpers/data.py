@@ -7,6 +7,7 @@ it, plain or as .gz, and each file is compared with its SHA-256 at each load, be
 import gzip
 import hashlib
 import http.client
+import math
 import os
 import socket
 import tempfile
@@ -33,7 +34,11 @@ SHA256 = {
 }
 
 
-class DataError(RuntimeError):
+class CourseError(RuntimeError):
+    """What went wrong and what to do, in one sentence for a person: the command line prints no more than that."""
+
+
+class DataError(CourseError):
     """Data that is missing, damaged or can't be fetched; the message says what to do."""
 
 
@@ -89,6 +94,25 @@ def binarize(pixels: Tensor, generator: Generator | None = None) -> Tensor:
 def scale(pixels: Tensor, generator: Generator | None = None) -> Tensor:
     """Grey values brought to [−1, 1]: uint8 (…) 0…255 -> float32 (…). Draws nothing from the generator."""
     return pixels.float() / 127.5 - 1
+
+
+def labelled(images: Images) -> Tensor:
+    """Each image as a row of 784 grey values with its label behind them: (N, 785) uint8."""
+    return torch.cat([images.pixels.flatten(1), images.labels[:, None].to(torch.uint8)], dim=1)
+
+
+def grey_and_binary(rows: Tensor, generator: Generator | None = None) -> Tensor:
+    """Rows of `labelled` as a classifier learns from them: grey values / 255 in the first half of the batch, Bernoulli
+    draws in the second, so that it can judge both; the labels stay. uint8 (B, 785) -> float32 (B, 785)."""
+    half = (len(rows) + 1) // 2
+    pixels = torch.cat([rows[:half, :-1] / 255, binarize(rows[half:, :-1], generator)])
+    return torch.cat([pixels, rows[:, -1:]], dim=1)
+
+
+def ring_of_gaussians(n: int, generator: Generator | None = None, modes: int = 8, spread: float = 0.05) -> Tensor:
+    """n points (n, 2), float32, around `modes` centres evenly on the unit circle, each with the deviation `spread`."""
+    angle = torch.randint(modes, (n,), generator=generator) * (2 * math.pi / modes)
+    return torch.stack([angle.cos(), angle.sin()], dim=1) + spread * torch.randn(n, 2, generator=generator)
 
 
 # ---------------------------------------------------------------- MNIST

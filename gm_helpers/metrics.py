@@ -1,10 +1,11 @@
 """What is measured on a trained model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Generator, Tensor
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
 
 from gm_helpers.train import Prepare
 from gm_helpers.vae import VAE, bernoulli_log_prob
@@ -108,3 +109,139 @@ def linear_probe_accuracy(codes: Tensor, labels: Tensor, test_codes: Tensor, tes
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     probe.fit(codes.detach().cpu().numpy(), labels.cpu().numpy())
     return float(probe.score(test_codes.detach().cpu().numpy(), test_labels.cpu().numpy()))
+
+
+# ---------------------------------------------------------------- samples without a likelihood
+
+
+class DigitClassifier(nn.Module):
+    """Images (B, 1, 28, 28) or (B, 784) in [0, 1], grey or binary, to logits of the ten digits, (B, 10).
+
+    Two convolutions of 3×3 with 16 and 32 channels, each followed by ReLU and a 2×2 maximum, and 64 hidden units.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            *(nn.Unflatten(1, (1, 28, 28)), nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.3)),
+            *(nn.Linear(32 * 7 * 7, 64), nn.ReLU()),
+        )
+        self.head = nn.Linear(64, 10)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer, (B, 64), in which samples are compared."""
+        return self.trunk(x.flatten(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+    def loss(self, rows: Tensor, generator: Generator | None = None) -> dict[str, Tensor]:
+        """Cross-entropy in nats and accuracy, means over the batch. rows: (B, 785), images with their labels behind."""
+        logits, labels = self(rows[:, :-1]), rows[:, -1].long()
+        return {"loss": F.cross_entropy(logits, labels), "accuracy": (logits.argmax(1) == labels).float().mean()}
+
+    def players(self) -> dict:
+        """The classifier plays alone: name -> (module, loss)."""
+        return {"classifier": (self, self.loss)}
+
+
+def accuracy(model: DigitClassifier, rows: Tensor, prepare: Prepare, seed: int = 0) -> dict[str, float]:
+    """Shares of the digits that are named rightly, from grey values and from binary draws; rows: (N, 785) uint8."""
+    generator = Generator(rows.device).manual_seed(seed)
+    pixels, labels = rows[:, :-1], rows[:, -1]
+    kinds = {"grey": pixels / 255, "binary": torch.bernoulli(pixels / 255, generator=generator)}
+    return {
+        f"accuracy_{kind}": (in_parts(model, x).argmax(1) == labels).double().mean().item() for kind, x in kinds.items()
+    }
+
+
+@torch.no_grad()
+def in_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(x), computed for 1,000 rows at a time, which bounds the memory."""
+    return torch.cat([function(part) for part in x.split(1000)])
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """|m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁C₂)^½) for the means m and covariances C of two sets of features.
+
+    first, second: (N, F) and (M, F). It is the squared Wasserstein distance of the two normals (Dowson & Landau 1982;
+    Heusel et al. 2017 for images), computed in float64, and biased upwards for small sets. Raises ValueError where a
+    set has no more rows than features, because its covariance is then singular.
+    """
+    for features in (first, second):
+        if len(features) <= features.shape[1]:
+            raise ValueError(
+                f"{len(features)} samples of {features.shape[1]} features have a singular covariance: "
+                "give more samples than features"
+            )
+    first, second = first.double(), second.double()
+    covariances = [torch.atleast_2d(torch.cov(own.T)) for own in (first, second)]
+    root = _root(covariances[0])
+    # the eigenvalues of C₁C₂ are those of C₁^½ C₂ C₁^½, which is symmetric
+    trace = _root(root @ covariances[1] @ root).trace()
+    means = ((first.mean(0) - second.mean(0)) ** 2).sum()
+    return (means + first.var(0).sum() + second.var(0).sum() - 2 * trace).item()
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """The positive semi-definite square root of such a matrix."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
+def histogram(digits: Tensor) -> Tensor:
+    """Shares of the ten digits, (10,), float64, among digits (N,), integers from 0 to 9."""
+    return torch.bincount(digits, minlength=10).double() / len(digits)
+
+
+def histogram_kl(samples: Tensor, reference: Tensor) -> float:
+    """KL(samples ‖ reference) of two histograms (10,), in nats; infinite where only the samples have a digit."""
+    return torch.xlogy(samples, samples / reference).nan_to_num(0.0, posinf=math.inf).sum().item()
+
+
+def precision_and_recall(real: Tensor, fake: Tensor, neighbours: int = 3) -> tuple[float, float]:
+    """Share of fakes in the manifold of the reals, and of reals in that of the fakes, each from 0 to 1.
+
+    real, fake: features (N, F), (M, F). A set's manifold is the union of balls around its points, each reaching to the
+    point's k-th nearest neighbour in the set. Kynkäänniemi et al. 2019, section 3.
+    """
+
+    def share_inside(points: Tensor, centres: Tensor) -> float:
+        radii = torch.cat([torch.cdist(own, centres).kthvalue(neighbours + 1).values for own in centres.split(1000)])
+        inside = [(torch.cdist(own, centres) <= radii).any(1) for own in points.split(1000)]
+        return torch.cat(inside).double().mean().item()
+
+    return share_inside(fake, real), share_inside(real, fake)
+
+
+def nearest(images: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
+    """For each image the Euclidean distance to the nearest training image, (N,), and that one's index, (N,).
+
+    images: (N, 784). training: (M, 784).
+    """
+    found = [torch.cdist(part, training).min(1) for part in images.split(500)]
+    return torch.cat([own.values for own in found]), torch.cat([own.indices for own in found])
+
+
+def sample_quality(samples: Tensor, real: Tensor, classifier: DigitClassifier) -> dict[str, float]:
+    """What can be said of samples without a likelihood, in the features of the classifier.
+
+    samples, real: (N, 784) or (N, 1, 28, 28) in [0, 1]. frechet_floor is the distance between two random halves of the
+    real images: not zero, because sets are finite. (Halves by position are no floor: MNIST's files are ordered by
+    writer.) Comparable only with the same classifier and the same number of images.
+    """
+    features, real_features = in_parts(classifier.features, samples), in_parts(classifier.features, real)
+    logits, real_logits = classifier.head(features).detach(), classifier.head(real_features).detach()
+    shares = histogram(logits.argmax(1))
+    precision, recall = precision_and_recall(real_features, features)
+    order = torch.randperm(len(real), generator=Generator().manual_seed(0)).to(real.device)
+    return {
+        "frechet": frechet_distance(features, real_features),
+        "frechet_floor": frechet_distance(*real_features[order].tensor_split(2)),
+        "histogram_kl": histogram_kl(shares, histogram(real_logits.argmax(1))),
+        "rarest_digit": shares.min().item(),
+        "confident": (logits.softmax(1).amax(1) > 0.9).double().mean().item(),
+        "precision": precision,
+        "recall": recall,
+    }

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from gm_helpers import checkpoint
 from gm_helpers.checkpoint import CheckpointError
+from gm_helpers.data import CourseError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LOGS = 50  # rows of history in a run
@@ -26,7 +27,7 @@ Values = dict[str, Tensor]  # what a loss function returns: "loss", which is min
 Prepare = Callable[[Tensor, Generator], Tensor]
 
 
-class DivergenceError(RuntimeError):
+class DivergenceError(CourseError):
     """A loss or a weight became NaN or infinite."""
 
 
@@ -78,6 +79,8 @@ def train(
     batch_size: int,
     learning_rate: float,
     decay: bool = False,
+    betas: tuple[float, float] = (0.9, 0.999),
+    average: float = 0.0,
     seed: int = 0,
     validation: Tensor | None = None,
     snapshots: Sequence[float] = (),
@@ -88,16 +91,20 @@ def train(
 
     game: a module whose `players()` gives name -> (module, loss), loss(x, generator) -> {"loss": scalar, …}.
     pixels: all training images (N, …) uint8 on the game's device. prepare: turns a batch into what the loss takes.
-    decay: bring the learning rate to 0 along half a cosine. validation: images on which the losses are logged too.
+    decay: bring the learning rate to 0 along half a cosine. betas: Adam's. average: a in average ← a·average +
+    (1 − a)·weights after each step, which the game and its snapshots have in place of the last weights; 0 for none.
+    validation: images on which the losses are logged too, by the weights that are trained, not the averaged ones.
     snapshots: fractions of the run, 0 to 1. state_file: keeps the run's state; if it exists the run goes on from it.
     Ctrl-C ends the run after the current step. Raises DivergenceError, and CheckpointError for an unusable state file.
     """
     players = game.players()  # type: ignore[operator]
     parameters = {name: list(module.parameters()) for name, (module, _) in players.items()}
-    optimizers = {name: torch.optim.Adam(own, lr=learning_rate, fused=True) for name, own in parameters.items()}
+    optimizers = {
+        name: torch.optim.Adam(own, lr=learning_rate, betas=betas, fused=True) for name, own in parameters.items()
+    }
     generator = torch.Generator(pixels.device).manual_seed(seed)
     plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay}
-    plan |= {"seed": seed, "images": len(pixels), "device": pixels.device.type}
+    plan |= {"betas": betas, "average": average, "seed": seed, "images": len(pixels), "device": pixels.device.type}
     state = _State(plan, game, optimizers, generator)
     if state_file and state_file.exists():
         state.restore(checkpoint.load_state(state_file), state_file)
@@ -120,6 +127,7 @@ def train(
                 state.add(name, values)
             run.step += 1
             bar.update()
+            state.follow()
             state.keep(snapshots)
             if run.step % max(1, steps // LOGS) == 0 or run.step == steps:
                 state.log(evaluate(game, validation, prepare) if validation is not None else None)
@@ -132,6 +140,7 @@ def train(
     state.require_finite()
     if state_file:
         state.save(state_file)
+    game.load_state_dict(state.weights())
     if not run.finished:
         print(f"{title} was stopped at step {run.step:,} of {steps:,}; the model keeps what it has learnt.")
     return run
@@ -169,17 +178,29 @@ class _State:
         self.plan, self.game, self.optimizers, self.generator = plan, game, optimizers, generator
         self.run = Run()
         self.sums: dict[str, Values] = {}  # of each player's values since the last log step, on the device
+        self.averages: dict[str, Tensor] = _floats(game, clone=True) if plan["average"] else {}
 
     def add(self, player: str, values: Values) -> None:
         own = self.sums.setdefault(player, {})
         for key, value in values.items():
             own[key] = own.get(key, 0.0) + value.detach()
 
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the averages a step towards the weights, batch norm's statistics among them."""
+        if self.averages:
+            now = _floats(self.game)
+            torch._foreach_lerp_(list(self.averages.values()), list(now.values()), 1 - self.plan["average"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The game's state_dict, with the averages where there are any."""
+        return {**self.game.state_dict(), **self.averages}
+
     def keep(self, fractions: Sequence[float]) -> None:
         """Those snapshots that fall on this step."""
         for fraction in fractions:
             if round(fraction * self.plan["steps"]) == self.run.step:
-                self.run.snapshots[fraction] = _copy(self.game)
+                self.run.snapshots[fraction] = {k: v.detach().cpu().clone() for k, v in self.weights().items()}
 
     def log(self, validation: dict | None) -> None:
         """A row of history: the means since the last one. Raises DivergenceError."""
@@ -216,6 +237,7 @@ class _State:
                 "run": vars(self.run),
                 "sums": self.sums,
                 "model": self.game.state_dict(),
+                "averages": self.averages,
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
                 "generator": self.generator.get_state(),
                 "global_generators": _global_generators(),
@@ -223,7 +245,8 @@ class _State:
         )
 
     def restore(self, saved: dict[str, Any], path: Path) -> None:
-        other = [f"{key} {old}" for key, old in saved["plan"].items() if self.plan.get(key) != old]
+        old = saved["plan"]
+        other = [f"{key} {old.get(key)}" for key, value in self.plan.items() if old.get(key) != value]
         if other:
             raise CheckpointError(
                 f"{path} is of a run with {', '.join(other)}; delete it or train with the same settings"
@@ -237,6 +260,7 @@ class _State:
                 optimizer.load_state_dict(saved["optimizers"][name])
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{path} is of another model; delete it or train that one") from error
+        self.averages = {key: tensor.to(device) for key, tensor in saved["averages"].items()}
         self.generator.set_state(saved["generator"])
         torch.set_rng_state(saved["global_generators"][0])
         if torch.cuda.is_available():
@@ -247,8 +271,9 @@ def _global_generators() -> list[Tensor]:
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
 
 
-def _copy(game: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in game.state_dict().items()}
+def _floats(game: nn.Module, clone: bool = False) -> dict[str, Tensor]:
+    own = {name: tensor.detach() for name, tensor in game.state_dict().items() if tensor.is_floating_point()}
+    return {name: tensor.clone() for name, tensor in own.items()} if clone else own
 
 
 @contextmanager

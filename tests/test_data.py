@@ -18,10 +18,11 @@ import pytest
 import torch
 from conftest import processes, seeded
 from sklearn.datasets import load_digits
+from torch.testing import assert_close
 from torchvision.datasets import MNIST
 
 from gm_helpers import data
-from gm_helpers.data import SPLITS, DataError, binarize, fetch, load, scale
+from gm_helpers.data import SPLITS, DataError, binarize, fetch, grey_and_binary, labelled, load, scale
 
 REAL = data.folder()  # tests set GM_DATA to other folders
 SOURCES = ["small", "real"] if all((REAL / "MNIST/raw" / name).exists() for name in data.SHA256) else ["small"]
@@ -638,3 +639,43 @@ def test_scaling_draws_nothing():
 def test_prepared_pixels_keep_their_shape_and_are_float32(prepare):
     prepared = prepare(torch.zeros(5, 1, 28, 28, dtype=torch.uint8), seeded(0))
     assert (prepared.shape, prepared.dtype) == ((5, 1, 28, 28), torch.float32)
+
+
+# ---------------------------------------------------------------- images with their labels
+
+
+def random_images_with_labels(n):
+    """Pixels of all grey values, and labels 0, 1, 2, … in int64."""
+    pixels = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8, generator=seeded(5))
+    return data.Images(pixels, torch.arange(n) % 10)
+
+
+def test_a_row_is_the_image_s_pixels_line_by_line_with_its_label_behind():
+    images = random_images_with_labels(23)
+    rows = labelled(images)
+    assert (rows.shape, rows.dtype) == ((23, 785), torch.uint8)
+    assert rows[:, :784].tolist() == images.pixels.numpy().reshape(23, 784).tolist()
+    assert rows[:, 784].tolist() == images.labels.tolist()
+
+
+@pytest.mark.parametrize(("n", "grey"), [(6, 3), (7, 4), (1, 1)])
+def test_the_first_half_of_a_batch_is_grey_and_the_second_binary(n, grey):
+    rows = labelled(random_images_with_labels(n))
+    prepared = grey_and_binary(rows, seeded(0))
+    assert (prepared.shape, prepared.dtype) == ((n, 785), torch.float32)
+    assert_close(prepared[:grey, :784].double(), rows[:grey, :784].double() / 255, atol=1e-7, rtol=0)
+    assert set(prepared[grey:, :784].unique().tolist()) <= {0.0, 1.0}
+    assert prepared[:, 784].tolist() == rows[:, 784].tolist()
+
+
+def test_the_binary_half_is_drawn_with_the_pixels_as_probabilities():
+    rows = torch.cat([GREY, GREY.new_zeros(785 - 256)]).expand(8_000, 785)
+    draws = grey_and_binary(rows, seeded(0))[4_000:, :256].double()
+    p = np.arange(256) / 255
+    assert (abs(draws.mean(0).numpy() - p) <= 5 * np.sqrt(p * (1 - p) / len(draws))).all()
+
+
+def test_the_binary_half_depends_on_the_generator_alone():
+    rows = labelled(random_images_with_labels(6))
+    assert torch.equal(grey_and_binary(rows, seeded(1)), grey_and_binary(rows, seeded(1)))
+    assert not torch.equal(grey_and_binary(rows, seeded(1)), grey_and_binary(rows, seeded(2)))

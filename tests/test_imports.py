@@ -38,6 +38,6 @@ def test_a_module_imports_only_modules_below_it(path):
 
 
 def test_training_needs_no_notebook_and_no_plotting_package():
-    unwanted = ["papermill", "ipywidgets", "IPython", "torchvision", "matplotlib", "sklearn", "scipy"]
-    code = f"import sys, gm_helpers.recipes; print([name for name in {unwanted} if name in sys.modules])"
+    unwanted = ["papermill", "jupytext", "ipywidgets", "IPython", "torchvision", "matplotlib", "sklearn", "scipy"]
+    code = f"import sys, gm_helpers.__main__; print([name for name in {unwanted} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -45,8 +45,8 @@ def test_data_that_cannot_be_fetched_gives_one_sentence_and_a_non_zero_exit(tmp_
     ("arguments", "allowed"),
     [
         (["device", "tpu"], "choose one of auto, cpu, cuda, mps"),
-        (["evaluate", "vae-3d"], "choose one of vae-2d, vae-20d"),
-        (["train", "vae-3d"], "choose one of vae-2d, vae-20d"),
+        (["evaluate", "vae-3d"], "choose one of vae-2d, vae-20d, digit-classifier, gan"),
+        (["train", "vae-3d"], "choose one of vae-2d, vae-20d, digit-classifier, gan"),
         (["figures", "1_vae", "--profile", "fast"], "choose one of smoke, quick, full"),
         (["figures", "1_vae", "-p", "nix", "1"], "choose among dataset, profile, weights, seed, device, figure_dir"),
         (["figures", "1_vae", "-p", "seed", "false"], "seed must be of type int"),
@@ -92,9 +92,11 @@ def test_a_failed_notebook_gives_exit_code_1(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
+        (data.CourseError, 1),
         (data.DataError, 1),
         (checkpoint.CheckpointError, 1),
         (train.DivergenceError, 1),
+        (batch.NotebookError, 1),
         (OSError, 1),
         (ValueError, 2),
         (batch.ParameterError, 2),
@@ -106,6 +108,15 @@ def test_an_error_is_one_sentence_and_the_exit_code_says_whose_it_is(command, mo
 
     monkeypatch.setattr(data, "choose", fail)
     assert command("data") == (code, "", "gm_helpers: it did not work\n")
+
+
+def test_a_mistake_of_the_program_s_own_is_not_hidden_in_a_sentence(command, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("a shape does not fit")
+
+    monkeypatch.setattr(data, "choose", fail)
+    with pytest.raises(RuntimeError, match="a shape does not fit"):
+        command("data")
 
 
 def test_an_interrupted_command_says_nothing_and_exits_with_130(command, monkeypatch):

@@ -4,19 +4,34 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import log_joint_on_grid, random_images, random_vae, seeded
+from scipy.linalg import sqrtm
+from scipy.special import softmax
+from scipy.stats import entropy
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, log_loss
+from sklearn.neighbors import NearestNeighbors
 from torch.distributions import Normal
 from torch.testing import assert_close
 
 from gm_helpers import metrics
 from gm_helpers.data import binarize
 from gm_helpers.metrics import (
+    DigitClassifier,
+    accuracy,
     active_units,
     bounds,
+    frechet_distance,
+    histogram,
+    histogram_kl,
     importance_weighted_bounds,
+    in_parts,
     linear_probe_accuracy,
     mean_and_standard_error,
+    nearest,
+    precision_and_recall,
+    sample_quality,
     verdict,
 )
 from gm_helpers.train import evaluate
@@ -235,3 +250,300 @@ def test_the_probe_of_shuffled_labels_is_right_by_chance():
     test_labels = test[1][torch.randperm(3000, generator=seeded(3))]
     error = math.sqrt(1 / 3 * 2 / 3 / 3000)
     assert abs(linear_probe_accuracy(codes, labels, test[0], test_labels) - 1 / 3) < 4 * error
+
+
+# ---------------------------------------------------------------- the classifier
+
+
+def random_classifier(seed=0):
+    """A classifier in float64 and eval mode whose verdicts differ from image to image."""
+    model, generator = DigitClassifier().double().eval(), seeded(seed)
+    for parameter in model.parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 25
+        parameter.data.normal_(0, 2 * fan_in**-0.5, generator=generator)
+    return model
+
+
+def labelled_rows(n, seed=0):
+    """Random pixels with random labels behind, (n, 785) uint8."""
+    generator = seeded(seed)
+    pixels = torch.randint(0, 256, (n, 784), dtype=torch.uint8, generator=generator)
+    return torch.cat([pixels, torch.randint(0, 10, (n, 1), dtype=torch.uint8, generator=generator)], dim=1)
+
+
+def test_the_classifier_is_the_network_of_its_docstring():
+    model, x = random_classifier(), torch.rand(5, 1, 28, 28, dtype=torch.float64, generator=seeded(1))
+    w1, b1, w2, b2, w3, b3, w4, b4 = model.parameters()
+    h = F.max_pool2d(F.conv2d(x, w1, b1, padding=1).clamp(min=0), 2)
+    h = F.max_pool2d(F.conv2d(h, w2, b2, padding=1).clamp(min=0), 2)
+    h = (h.reshape(5, 1568) @ w3.T + b3).clamp(min=0)
+    assert (h.shape, w1.shape, w2.shape) == ((5, 64), (16, 1, 3, 3), (32, 16, 3, 3))
+    assert_close(model.features(x), h)
+    assert_close(model(x), h @ w4.T + b4)
+
+
+def test_the_classifier_takes_images_and_rows():
+    model, x = random_classifier(), torch.rand(5, 1, 28, 28, dtype=torch.float64, generator=seeded(1))
+    assert torch.equal(model(x.flatten(1)), model(x))
+
+
+def test_the_classifier_drops_three_of_ten_inputs_of_its_hidden_layer_in_training_only():
+    model, shares = random_classifier(), []
+    hidden = next(layer for layer in model.trunk if isinstance(layer, torch.nn.Linear))
+    hidden.register_forward_pre_hook(lambda own, inputs: shares.append((inputs[0] == 0).double().mean().item()))
+    x = torch.rand(50, 784, dtype=torch.float64, generator=seeded(1))
+    model(x)
+    torch.manual_seed(0)
+    model.train()(x)
+    error = math.sqrt(0.3 * 0.7 / (50 * 1568))
+    assert (1 - shares[1]) / (1 - shares[0]) == pytest.approx(0.7, abs=5 * error)  # ReLU's zeros are in both
+
+
+def test_the_classifier_s_loss_is_scikit_learn_s_cross_entropy_and_its_accuracy_the_share_of_right_names():
+    model, rows = random_classifier(), labelled_rows(40)
+    x = torch.cat([rows[:, :-1] / 255, rows[:, -1:]], dim=1).double()
+    values = model.loss(x)
+    probabilities = model(x[:, :-1]).softmax(1).detach().numpy()
+    labels = rows[:, -1].numpy()
+    assert values["loss"].item() == pytest.approx(log_loss(labels, probabilities, labels=range(10)))
+    assert values["accuracy"].item() == pytest.approx(accuracy_score(labels, probabilities.argmax(1)))
+    assert 0 < values["accuracy"] < 1
+
+
+def test_the_classifier_plays_alone():
+    model = DigitClassifier()
+    assert model.players() == {"classifier": (model, model.loss)}
+
+
+class OnePixel(torch.nn.Module):
+    """Takes the first pixel, if it is strictly between 0 and 1, for the digit 1, else for 0."""
+
+    def forward(self, x):
+        return F.one_hot(((x[:, 0] > 0) & (x[:, 0] < 1)).long(), 10).double()
+
+
+def test_accuracy_is_measured_on_grey_values_and_on_binary_draws():
+    rows = torch.full((40, 785), 100, dtype=torch.uint8)
+    rows[:, -1] = (torch.arange(40) < 10).byte()  # ten images of a 1, which only grey values show
+    assert accuracy(OnePixel(), rows, None) == {"accuracy_grey": 0.25, "accuracy_binary": 0.75}
+
+
+def test_binary_images_are_drawn_with_the_pixels_as_probabilities():
+    seen = []
+
+    def spy(x):
+        seen.append(x.double())
+        return torch.zeros(len(x), 10)
+
+    rows = (torch.arange(785) % 256).to(torch.uint8).expand(3000, 785)
+    accuracy(spy, rows, None)
+    binary = torch.cat(seen[3:])
+    p = np.arange(784) % 256 / 255
+    assert set(binary.unique().tolist()) == {0, 1}
+    assert (abs(binary.mean(0).numpy() - p) <= 5 * np.sqrt(p * (1 - p) / 3000)).all()
+
+
+def test_the_seed_decides_the_binary_draws():
+    seen = []
+
+    def spy(x):
+        seen.append(x.double())
+        return torch.zeros(len(x), 10)
+
+    for seed in (1, 1, 2):
+        accuracy(spy, labelled_rows(4), None, seed)
+    assert torch.equal(seen[1], seen[3])
+    assert not torch.equal(seen[1], seen[5])
+
+
+def test_parts_of_a_thousand_rows_give_what_the_whole_gives_without_a_graph():
+    sizes, weight = [], torch.ones(3, requires_grad=True)
+
+    def function(x):
+        sizes.append(len(x))
+        return x * weight
+
+    x = torch.randn(2300, 3, generator=seeded(0))
+    whole = in_parts(function, x)
+    assert sizes == [1000, 1000, 300]
+    assert torch.equal(whole, x)
+    assert not whole.requires_grad
+
+
+# ---------------------------------------------------------------- distances of samples and data
+
+
+def features(n, dim, seed, scale=1.0):
+    """Correlated normal features (n, dim) in float64."""
+    generator = seeded(seed)
+    mixing = torch.randn(dim, dim, dtype=torch.float64, generator=generator)
+    return scale * torch.randn(n, dim, dtype=torch.float64, generator=generator) @ mixing + seed
+
+
+@pytest.mark.parametrize("dim", [2, 3, 20])
+def test_the_frechet_distance_agrees_with_scipy_s_root_of_a_matrix(dim):
+    first, second = features(50, dim, seed=1), features(80, dim, seed=2, scale=0.6)
+    c1, c2 = (np.atleast_2d(np.cov(own.numpy(), rowvar=False)) for own in (first, second))
+    gap = first.numpy().mean(0) - second.numpy().mean(0)
+    expected = gap @ gap + np.trace(c1 + c2 - 2 * sqrtm(c1 @ c2).real)
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(second, first) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_frechet_distance_of_two_diagonal_normals_is_that_of_their_means_and_deviations():
+    # the standard deviations s and t, coordinate by coordinate: |m - n|² + |s - t|²
+    axes = torch.cat([torch.eye(4), -torch.eye(4)]).double() * math.sqrt(7 / 2)  # covariance I
+    s, t, m = (torch.rand(4, dtype=torch.float64, generator=seeded(k)) for k in (1, 2, 3))
+    expected = m.square().sum() + (s - t).square().sum()
+    assert frechet_distance(axes * s, axes * t + m) == pytest.approx(expected.item())
+
+
+def test_the_frechet_distance_of_a_set_to_itself_is_zero():
+    own = features(50, 8, seed=3)
+    assert abs(frechet_distance(own, own)) < 1e-9 * own.var(0).sum()
+
+
+def test_the_frechet_distance_of_a_shifted_set_is_the_squared_shift():
+    own, shift = features(50, 8, seed=3), torch.randn(8, dtype=torch.float64, generator=seeded(4))
+    assert frechet_distance(own, own + shift) == pytest.approx(shift.square().sum().item())
+
+
+def test_the_frechet_distance_is_computed_in_float64():
+    own = features(300, 8, seed=3).float() + 1000
+    shifted = own + 0.125  # exact in float32
+    assert frechet_distance(own, shifted) == pytest.approx(8 / 64, rel=1e-6)
+
+
+def test_features_of_which_one_is_always_zero_have_a_frechet_distance():
+    first, second = features(50, 8, seed=1), features(50, 8, seed=2)
+    first[:, 3] = second[:, 3] = 0
+    rest = [0, 1, 2, 4, 5, 6, 7]
+    assert frechet_distance(first, second) == pytest.approx(frechet_distance(first[:, rest], second[:, rest]))
+
+
+@pytest.mark.parametrize(("first", "second", "few"), [(8, 50, 8), (50, 7, 7), (3, 2, 3)])
+def test_too_few_samples_for_a_covariance_are_refused(first, second, few):
+    with pytest.raises(ValueError, match=rf"^{few} samples of 8 features .* give more samples than features$"):
+        frechet_distance(features(first, 8, seed=1), features(second, 8, seed=2))
+
+
+def test_one_sample_more_than_features_is_enough():
+    assert frechet_distance(features(9, 8, seed=1), features(9, 8, seed=2)) > 0
+
+
+def test_a_histogram_holds_the_shares_of_all_ten_digits():
+    digits = torch.tensor([3, 3, 0, 7])
+    assert histogram(digits).tolist() == [0.25, 0, 0, 0.5, 0, 0, 0, 0.25, 0, 0]
+
+
+def test_the_divergence_of_histograms_agrees_with_scipy():
+    p, q = (torch.rand(10, dtype=torch.float64, generator=seeded(k)) for k in (1, 2))
+    p[3] = 0
+    assert histogram_kl(p / p.sum(), q / q.sum()) == pytest.approx(entropy(p.numpy(), q.numpy()))
+
+
+def test_the_divergence_is_infinite_only_where_samples_have_a_digit_that_the_reference_lacks():
+    half, other = torch.zeros(10).double(), torch.full((10,), 0.1).double()
+    half[:5] = 0.2
+    assert histogram_kl(other, half) == math.inf
+    assert histogram_kl(half, other) == pytest.approx(math.log(2))
+    assert histogram_kl(half, half) == 0  # where both lack a digit nothing is lost
+
+
+def manifold_share(points, centres, k):
+    """Share of the points within a ball of scikit-learn's k-th neighbour around a centre."""
+    radii = NearestNeighbors(n_neighbors=k + 1).fit(centres).kneighbors(centres)[0][:, -1]
+    distances = np.linalg.norm(points[:, None] - centres[None], axis=2)
+    return (distances <= radii).any(1).mean()
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_precision_and_recall_agree_with_scikit_learn_s_neighbours(k):
+    real, fake = features(90, 3, seed=1), features(70, 3, seed=1, scale=0.5) + 0.5
+    expected = manifold_share(fake.numpy(), real.numpy(), k), manifold_share(real.numpy(), fake.numpy(), k)
+    assert 0.02 < expected[1] < expected[0] < 1
+    assert precision_and_recall(real, fake, k) == pytest.approx(expected)
+
+
+def test_three_neighbours_are_taken_unless_told():
+    real, fake = features(90, 3, seed=1), features(70, 3, seed=1, scale=0.5) + 0.5
+    assert (
+        precision_and_recall(real, fake) == precision_and_recall(real, fake, 3) != precision_and_recall(real, fake, 2)
+    )
+
+
+def test_samples_of_one_mode_are_precise_and_recall_half():
+    real = torch.cat([features(500, 2, seed=1), features(500, 2, seed=1) + 1000])
+    precision, recall = precision_and_recall(real, real[:500] + 1e-6)
+    assert (precision, recall) == (1, 0.5)
+
+
+def test_precision_and_recall_of_more_than_a_thousand_points_count_each_once():
+    real, fake = features(1300, 2, seed=1), features(1100, 2, seed=1, scale=0.5)
+    expected = manifold_share(fake.numpy(), real.numpy(), 3), manifold_share(real.numpy(), fake.numpy(), 3)
+    assert precision_and_recall(real, fake) == pytest.approx(expected)
+
+
+def test_the_nearest_training_image_is_scikit_learn_s():
+    images, training = (torch.rand(n, 784, dtype=torch.float64, generator=seeded(n)) for n in (520, 60))
+    distances, indices = NearestNeighbors(n_neighbors=1).fit(training.numpy()).kneighbors(images.numpy())
+    values, found = nearest(images, training)
+    assert_close(values, torch.from_numpy(distances[:, 0]))
+    assert found.tolist() == indices[:, 0].tolist()
+
+
+# ---------------------------------------------------------------- the quality of samples
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """Samples and real images, 200 and 300, a random classifier, and what `sample_quality` says."""
+    generator, classifier = seeded(0), random_classifier()
+    real = torch.rand(300, 1, 28, 28, dtype=torch.float64, generator=generator)
+    real[150:] *= 0.5  # as in a file that is ordered by writer
+    samples = torch.rand(200, 1, 28, 28, dtype=torch.float64, generator=generator) ** 2
+    return samples, real, classifier, sample_quality(samples, real, classifier)
+
+
+def test_the_quality_of_samples_is_measured_in_the_features_of_the_classifier(judged):
+    samples, real, classifier, values = judged
+    fake_features, real_features = classifier.features(samples).detach(), classifier.features(real).detach()
+    assert values["frechet"] == pytest.approx(frechet_distance(fake_features, real_features))
+    expected = (
+        manifold_share(fake_features.numpy(), real_features.numpy(), 3),
+        manifold_share(real_features.numpy(), fake_features.numpy(), 3),
+    )
+    assert (values["precision"], values["recall"]) == pytest.approx(expected)
+    assert expected[0] != expected[1]
+
+
+def test_the_digits_of_samples_are_counted_as_the_classifier_names_them(judged):
+    samples, real, classifier, values = judged
+    named, real_named = (np.bincount(classifier(x).argmax(1).numpy(), minlength=10) for x in (samples, real))
+    assert values["rarest_digit"] == pytest.approx(named.min() / 200)
+    assert values["histogram_kl"] == pytest.approx(entropy(named, real_named))
+    probabilities = softmax(classifier(samples).detach().numpy(), axis=1)
+    assert values["confident"] == pytest.approx((probabilities.max(1) > 0.9).mean())
+    assert 0 < values["confident"] < 1
+
+
+def test_the_floor_is_the_distance_of_random_halves_not_of_halves_by_position(judged):
+    _, real, classifier, values = judged
+    own = classifier.features(real).detach()
+    by_position = frechet_distance(own[:150], own[150:])
+    shuffled = [own[torch.randperm(300, generator=seeded(k))] for k in range(1, 9)]
+    random = [frechet_distance(own[:150], own[150:]) for own in shuffled]
+    assert min(random) / 2 < values["frechet_floor"] < 2 * max(random) < by_position
+
+
+def test_real_images_judged_as_samples_are_as_good_as_can_be(judged):
+    _, real, classifier, _ = judged
+    values = sample_quality(real, real, classifier)
+    assert values["frechet"] == pytest.approx(0, abs=1e-6 * values["frechet_floor"])
+    assert (values["histogram_kl"], values["precision"], values["recall"]) == (0, 1, 1)
+
+
+def test_the_quality_is_of_plain_numbers_and_the_same_each_time_for_images_and_rows(judged):
+    samples, real, classifier, values = judged
+    assert all(type(value) is float for value in values.values())
+    assert sample_quality(samples.flatten(1), real.flatten(1), classifier) == values

@@ -1,3 +1,4 @@
+import copy
 import math
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import seeded
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 
 from gm_helpers import train as loop
@@ -201,6 +203,18 @@ def test_the_optimizer_is_adam_as_published():
     assert_close(a.at.detach(), at)
 
 
+def test_adam_takes_the_betas_that_are_given():
+    a = Point([0.3, -2.0])
+    train(Game(a=(a, lambda x, g: {"loss": a.at.pow(4).sum()})), PIXELS, prepare, steps=20, batch_size=1,
+          learning_rate=0.05, betas=(0.3, 0.8))  # fmt: skip
+    at, m, v = torch.tensor([0.3, -2.0], dtype=torch.float64), 0, 0
+    for t in range(1, 21):
+        gradient = 4 * at**3
+        m, v = 0.3 * m + 0.7 * gradient, 0.8 * v + 0.2 * gradient**2
+        at = at - 0.05 * (m / (1 - 0.3**t)) / ((v / (1 - 0.8**t)).sqrt() + 1e-8)
+    assert_close(a.at.detach(), at)
+
+
 def test_cosine_falls_from_one_to_zero():
     assert [cosine(f) for f in (0, 1 / 3, 0.5, 1)] == pytest.approx([1, 0.75, 0.5, 0])
 
@@ -293,7 +307,7 @@ def test_evaluate_restores_the_mode(training):
 
 def test_snapshots_hold_the_state_at_their_fractions():
     states, game = {}, Rivals()
-    game.before_step = lambda step: states.setdefault(step - 1, loop._copy(game))
+    game.before_step = lambda step: states.setdefault(step - 1, copy.deepcopy(game.state_dict()))
     run = quickly(game, snapshots=(0, 0.001, 0.25, 0.5, 1))
     states[100] = game.state_dict()
     assert list(run.snapshots) == [0, 0.001, 0.25, 0.5, 1]
@@ -383,6 +397,8 @@ def test_the_state_is_saved_at_the_first_log_step_after_each_minute_and_at_the_e
         ({"learning_rate": 0.1}, "learning_rate 0.01"),
         ({"decay": False}, "decay True"),
         ({"seed": 4}, "seed 3"),
+        ({"betas": (0.5, 0.99)}, r"betas \(0.9, 0.999\)"),
+        ({"average": 0.5}, "average 0.0"),
         ({"pixels": PIXELS[:59]}, "images 60"),
         ({"seed": 4, "batch_size": 8}, "batch_size 7, seed 3"),
     ],
@@ -454,6 +470,115 @@ def test_training_in_another_thread_gives_the_same_run():
     thread.start()
     thread.join()
     assert same(there.state_dict(), here.state_dict())
+
+
+# ---------------------------------------------------------------- the average of the weights
+
+
+class Normed(Rivals):
+    """Rivals whose forger has batch norm, so floating buffers and a count. states: the state before each step."""
+
+    def __init__(self, before_step=lambda step: None, weights_seed=1):
+        super().__init__(before_step, weights_seed)
+        self.forger.insert(1, nn.BatchNorm1d(8).double())
+        self.states = []
+
+    def forger_loss(self, x, generator):
+        if self.training:
+            self.states.append(copy.deepcopy(self.state_dict()))
+        return super().forger_loss(x, generator)
+
+
+@pytest.fixture(scope="module")
+def averaged():
+    """A run of 20 steps with a = 0.8: the run, its game, and the game of the same run without an average."""
+    results = []
+    for settings in ({"average": 0.8}, {}):
+        torch.manual_seed(5)
+        game = Normed()
+        run = quickly(game, steps=20, snapshots=(0, 0.25, 1), **settings)
+        results += [(run, game)]
+    return results
+
+
+def averages_by_hand(states, last, a):
+    """The average after each step, from the states before each step and the last: floats are averaged, counts not."""
+    states = [*states, dict(last)]
+    averages = [states[0]]
+    for state in states[1:]:
+        averages.append({
+            key: a * averages[-1][key] + (1 - a) * now if now.is_floating_point() else now for key, now in state.items()
+        })  # fmt: skip
+    return averages
+
+
+def test_a_run_ends_with_the_average_of_the_weights_and_of_batch_norm_s_statistics(averaged):
+    (_, game), (_, plain) = averaged
+    expected = averages_by_hand(plain.states, plain.state_dict(), 0.8)[-1]
+    assert_close(dict(game.state_dict()), expected)
+    assert not torch.allclose(game.forger[0].weight, plain.forger[0].weight, atol=1e-3)
+
+
+def test_the_average_of_the_weights_agrees_with_torch_s(averaged):
+    (_, game), (_, plain) = averaged
+    first = Normed()
+    expected = AveragedModel(first, multi_avg_fn=get_ema_multi_avg_fn(0.8))
+    expected.update_parameters(first)  # the first call copies
+    for state in [*plain.states[1:], plain.state_dict()]:
+        first.load_state_dict(state)
+        expected.update_parameters(first)
+    assert_close(dict(game.named_parameters()), dict(expected.module.named_parameters()))
+
+
+def test_snapshots_hold_the_average_after_their_step(averaged):
+    (run, _), (_, plain) = averaged
+    averages = averages_by_hand(plain.states, plain.state_dict(), 0.8)
+    assert list(run.snapshots) == [0, 0.25, 1]
+    for fraction, snapshot in run.snapshots.items():
+        assert_close(snapshot, dict(averages[round(20 * fraction)]))
+
+
+def test_averaging_does_not_change_the_run_itself(averaged):
+    (run, game), (plain_run, plain) = averaged
+    assert all(same(dict(one), dict(other)) for one, other in zip(game.states, plain.states, strict=True))
+    assert run.history == plain_run.history  # of the weights that are trained
+
+
+def test_counts_are_taken_from_the_run_as_they_are(averaged):
+    (_, game), _ = averaged
+    assert game.forger[1].num_batches_tracked.item() == 40
+    assert game.forger[1].num_batches_tracked.dtype == torch.int64
+
+
+@pytest.mark.parametrize("at", [1, 40, 41])
+def test_an_averaged_run_that_was_interrupted_and_resumed_is_bitwise_the_uninterrupted_one(at, tmp_path):
+    torch.manual_seed(5)
+    whole = Normed()
+    quickly(whole, average=0.9, state_file=tmp_path / "whole")
+    torch.manual_seed(5)
+    quickly(Normed(press_ctrl_c(at)), average=0.9, state_file=tmp_path / "s")
+    torch.manual_seed(6)
+    game = Normed(weights_seed=2)
+    quickly(game, average=0.9, state_file=tmp_path / "s")
+    assert same(dict(game.state_dict()), dict(whole.state_dict()))
+    assert same(all_but_the_time(tmp_path / "s"), all_but_the_time(tmp_path / "whole"))
+
+
+def test_an_averaged_run_that_was_interrupted_gives_back_the_average_so_far():
+    torch.manual_seed(5)
+    stopped = Normed(press_ctrl_c(25))
+    quickly(stopped, average=0.9)
+    torch.manual_seed(5)
+    run = quickly(Normed(), average=0.9, snapshots=(0.25,))
+    assert same(dict(stopped.state_dict()), run.snapshots[0.25])
+
+
+def test_a_finished_averaged_run_is_given_back_with_its_average(tmp_path):
+    first, again = Normed(), Normed(weights_seed=2)
+    quickly(first, average=0.9, state_file=tmp_path / "s")
+    quickly(again, average=0.9, state_file=tmp_path / "s")
+    assert again.steps == 0
+    assert same(dict(again.state_dict()), dict(first.state_dict()))
 
 
 # ---------------------------------------------------------------- divergence
