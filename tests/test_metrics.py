@@ -380,7 +380,7 @@ def features(n, dim, seed, scale=1.0):
     return scale * torch.randn(n, dim, dtype=torch.float64, generator=generator) @ mixing + seed
 
 
-@pytest.mark.parametrize("dim", [2, 3, 20])
+@pytest.mark.parametrize("dim", [1, 2, 3, 20])
 def test_the_frechet_distance_agrees_with_scipy_s_root_of_a_matrix(dim):
     first, second = features(50, dim, seed=1), features(80, dim, seed=2, scale=0.6)
     c1, c2 = (np.atleast_2d(np.cov(own.numpy(), rowvar=False)) for own in (first, second))
