@@ -40,7 +40,7 @@ lab: $(STAMP) ## open JupyterLab
 notebooks: $(STAMP) ## execute notebooks/source/*.md and write the committed notebooks
 	$(PYTHON) -m gm_helpers notebooks $(SOURCES)
 
-weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, about an hour on two cores)
+weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, hours on two cores)
 	$(PYTHON) -m gm_helpers train vae-2d vae-20d digit-classifier gan --profile full --out gm_helpers/weights
 
 clean:      ## remove .venv and all that runs have made
