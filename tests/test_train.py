@@ -190,28 +190,17 @@ def test_a_run_is_bitwise_the_loop_one_would_write_by_hand(decay):
     assert same(game.state_dict(), by_hand.state_dict())
 
 
-def test_the_optimizer_is_adam_as_published():
-    # Kingma & Ba 2015, algorithm 1, with its suggested constants.
-    a = Point([0.3, -2.0])
-    train(Game(a=(a, lambda x, g: {"loss": a.at.pow(4).sum()})), PIXELS, prepare, steps=20, batch_size=1,
-          learning_rate=0.05)  # fmt: skip
+@pytest.mark.parametrize(("betas", "given"), [((0.9, 0.999), {}), ((0.3, 0.8), {"betas": (0.3, 0.8)})])
+def test_the_optimizer_is_adam_as_published_with_its_suggested_betas_or_those_given(betas, given):
+    # Kingma & Ba 2015, algorithm 1.
+    a, (b1, b2) = Point([0.3, -2.0]), betas
+    game = Game(a=(a, lambda x, g: {"loss": a.at.pow(4).sum()}))
+    train(game, PIXELS, prepare, steps=20, batch_size=1, learning_rate=0.05, **given)
     at, m, v = torch.tensor([0.3, -2.0], dtype=torch.float64), 0, 0
     for t in range(1, 21):
         gradient = 4 * at**3
-        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
-        at = at - 0.05 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
-    assert_close(a.at.detach(), at)
-
-
-def test_adam_takes_the_betas_that_are_given():
-    a = Point([0.3, -2.0])
-    train(Game(a=(a, lambda x, g: {"loss": a.at.pow(4).sum()})), PIXELS, prepare, steps=20, batch_size=1,
-          learning_rate=0.05, betas=(0.3, 0.8))  # fmt: skip
-    at, m, v = torch.tensor([0.3, -2.0], dtype=torch.float64), 0, 0
-    for t in range(1, 21):
-        gradient = 4 * at**3
-        m, v = 0.3 * m + 0.7 * gradient, 0.8 * v + 0.2 * gradient**2
-        at = at - 0.05 * (m / (1 - 0.3**t)) / ((v / (1 - 0.8**t)).sqrt() + 1e-8)
+        m, v = b1 * m + (1 - b1) * gradient, b2 * v + (1 - b2) * gradient**2
+        at = at - 0.05 * (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + 1e-8)
     assert_close(a.at.detach(), at)
 
 
