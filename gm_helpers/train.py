@@ -21,6 +21,8 @@ from gm_helpers.data import CourseError
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LOGS = 50  # rows of history in a run
 SAVE_EVERY = 60.0  # seconds between checkpoints
+SHOW_EVERY = 1.0  # seconds between changes of the progress bar: nbval reads no message before a cell's end, and the
+# kernel throws away what a reader leaves lying, after some thousand messages even the one that says "done"
 EVALUATION_BATCH = 1000
 
 Values = dict[str, Tensor]  # what a loss function returns: "loss", which is minimised, and what else is to be logged
@@ -114,7 +116,8 @@ def train(
 
     game.train()
     started, saved = time.monotonic() - run.seconds, time.monotonic()
-    with _interruptible() as stop, tqdm(total=steps, initial=run.step, desc=title, unit="step") as bar:
+    progress = tqdm(total=steps, initial=run.step, desc=title, unit="step", mininterval=SHOW_EVERY)
+    with _interruptible() as stop, progress as bar:
         while run.step < steps and not stop.is_set():
             index = torch.randint(len(pixels), (batch_size,), generator=generator, device=pixels.device)
             x = prepare(pixels[index], generator)
@@ -132,7 +135,8 @@ def train(
             if run.step % max(1, steps // LOGS) == 0 or run.step == steps:
                 state.log(evaluate(game, validation, prepare) if validation is not None else None)
                 run.seconds = time.monotonic() - started
-                bar.set_postfix({name: values["loss"] for name, values in run.history[-1]["train"].items()})
+                losses = {name: values["loss"] for name, values in run.history[-1]["train"].items()}
+                bar.set_postfix(losses, refresh=False)
                 if state_file and time.monotonic() - saved > SAVE_EVERY:
                     state.save(state_file)
                     saved = time.monotonic()

@@ -431,6 +431,11 @@ def test_ctrl_c_gives_back_the_run_after_the_whole_step_and_says_so(capsys):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_the_progress_bar_changes_at_most_once_a_second(capsys):
+    run = quickly(Rivals(), steps=1000)
+    assert capsys.readouterr().err.count("\r") <= run.seconds + 3  # one more at the start and two at the end
+
+
 def test_a_second_ctrl_c_interrupts_as_usual(tmp_path):
     def twice(step):
         for _ in range(2 * (step == 31)):
