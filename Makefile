@@ -6,6 +6,7 @@ PYTHONS     ?= python3.13 python3.12 python3.11
 PYTHON      := .venv/bin/python
 STAMP       := .venv/.installed
 SOURCES     := $(wildcard notebooks/source/*.md)
+SHIPPED     := vae-2d vae-20d vae-8bit digit-classifier gan flow-2d flow-conv flow-conv-uniform
 NAMES       := $(basename $(notdir $(SOURCES)))
 
 # Idle threads of PyTorch's OpenMP spin. Left alone they take the cores from every other process; not spinning at all
@@ -41,7 +42,7 @@ notebooks: $(STAMP) ## execute notebooks/source/*.md and write the committed not
 	$(PYTHON) -m gm_helpers notebooks $(SOURCES)
 
 weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, hours on two cores)
-	$(PYTHON) -m gm_helpers train vae-2d vae-20d digit-classifier gan --profile full --out gm_helpers/weights
+	$(PYTHON) -m gm_helpers train $(SHIPPED) --profile full --out gm_helpers/weights
 
 clean:      ## remove .venv and all that runs have made
 	rm -rf .venv figures/quick figures/smoke runs *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -105,7 +105,10 @@ def write(source: Path) -> Path:
     for number, cell in enumerate(book.cells):
         cell["id"] = f"cell-{number}"  # jupytext draws new ones each time
         cell.metadata = NotebookNode({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
-        if cell.cell_type == "code":  # a progress bar is of no use once the run is over
+        if cell.cell_type == "code":  # without a kernel a progress bar is of no use, and a widget is its static picture
+            for output in cell.outputs:
+                if output.get("data", {}).keys() > {WIDGET, "image/png"}:
+                    del output.data[WIDGET]
             cell.outputs = [own for own in cell.outputs if WIDGET not in own.get("data", {})]
     book.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     nbformat.validate(book)

@@ -96,6 +96,11 @@ def scale(pixels: Tensor, generator: Generator | None = None) -> Tensor:
     return pixels.float() / 127.5 - 1
 
 
+def levels(pixels: Tensor, generator: Generator | None = None) -> Tensor:
+    """Grey values as they are: uint8 (…) -> float32 (…), whole numbers 0…255. Draws nothing from the generator."""
+    return pixels.float()
+
+
 def labelled(images: Images) -> Tensor:
     """Each image as a row of 784 grey values with its label behind them: (N, 785) uint8."""
     return torch.cat([images.pixels.flatten(1), images.labels[:, None].to(torch.uint8)], dim=1)
@@ -113,6 +118,14 @@ def ring_of_gaussians(n: int, generator: Generator | None = None, modes: int = 8
     """n points (n, 2), float32, around `modes` centres evenly on the unit circle, each with the deviation `spread`."""
     angle = torch.randint(modes, (n,), generator=generator) * (2 * math.pi / modes)
     return torch.stack([angle.cos(), angle.sin()], dim=1) + spread * torch.randn(n, 2, generator=generator)
+
+
+def two_moons(n: int, generator: Generator | None = None, noise: float = 0.05) -> Tensor:
+    """n points (n, 2), float32, on two half circles of radius 1 that reach into each other, blurred by normal noise."""
+    angle, upper = math.pi * torch.rand(n, generator=generator), torch.rand(n, generator=generator) < 0.5
+    x = torch.where(upper, angle.cos() - 0.5, 0.5 - angle.cos())
+    y = torch.where(upper, angle.sin() - 0.25, 0.25 - angle.sin())
+    return torch.stack([x, y], dim=1) + noise * torch.randn(n, 2, generator=generator)
 
 
 # ---------------------------------------------------------------- MNIST

@@ -60,14 +60,19 @@ def show(figure: Figure, name: str, alt: str, figure_dir: str = "") -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    png = _with_palette(buffer, alt)
+    content = static(_with_palette(buffer, alt), name, alt, figure_dir)
+    width = int.from_bytes(content["image/png"][16:20])  # a PNG's header holds its width there
+    # Each frontend looks for the alternative text elsewhere: in the picture's metadata or in the plain-text output.
+    shown = {"width": round(width / SCALE), "alt": alt}
+    display(content, metadata={"image/png": shown}, raw=True)
+
+
+def static(png: bytes, name: str, alt: str, figure_dir: str = "") -> dict[str, Any]:
+    """An output's picture with its alternative text; with a folder, both are saved as NAME.png and NAME.txt."""
     if figure_dir:
         write_atomically(Path(figure_dir) / f"{name}.png", png)
         write_atomically(Path(figure_dir) / f"{name}.txt", f"{alt}\n".encode())
-    width = int.from_bytes(png[16:20])  # a PNG's header holds its width there
-    # Each frontend looks for the alternative text elsewhere: in the picture's metadata or in the plain-text output.
-    shown = {"width": round(width / SCALE), "alt": alt}
-    display({"image/png": png, "text/plain": alt}, metadata={"image/png": shown}, raw=True)
+    return {"image/png": png, "text/plain": alt}
 
 
 def _with_palette(picture: BinaryIO, alt: str) -> bytes:

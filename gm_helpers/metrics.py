@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from gm_helpers.train import Prepare
-from gm_helpers.vae import VAE, bernoulli_log_prob
+from gm_helpers.flows import ImageFlow, bits_per_dim
+from gm_helpers.train import Prepare, evaluate
+from gm_helpers.vae import VAE
 
 ROWS = 8192  # decoded images at a time, 26 MB of logits
 
@@ -39,16 +40,21 @@ def importance_weighted_bounds(
     goes on from the one before it, so that a difference of two rows has little noise. Memory does not grow with K.
     Burda, Grosse & Salakhutdinov 2016, equation 8. Raises ValueError for samples that do not rise from 1 or more.
     """
+    mean, log_var = model.encode(x)
+    draw = lambda count: _log_weights(model, x, mean, log_var, count, generator)  # noqa: E731
+    return _nested(draw, samples, at_once=max(1, ROWS // len(x)))
+
+
+def _nested(draw: Callable[[int], Tensor], samples: Sequence[int], at_once: int) -> Tensor:
+    """log 1/K Σ_k w_k for each K, (len(samples), B), of log-weights that draw(count) gives, (count, B)."""
     if not samples or [0, *samples] != sorted({0, *samples}):
         raise ValueError(f"samples {tuple(samples)}: give whole numbers from 1 upwards, each larger than the last")
-    mean, log_var = model.encode(x)
-    total = torch.full(mean.shape[:1], -math.inf, device=mean.device, dtype=mean.dtype)
-    at_once, done, rows = max(1, ROWS // len(x)), 0, []
+    total, done, rows = torch.tensor(-math.inf), 0, []
     for goal in samples:
         while done < goal:
-            count = min(at_once, goal - done)
-            total = torch.logaddexp(total, _log_weights(model, x, mean, log_var, count, generator).logsumexp(0))
-            done += count
+            weights = draw(min(at_once, goal - done))
+            total = torch.logaddexp(total.to(weights), weights.logsumexp(0))
+            done += len(weights)
         rows.append(total - math.log(goal))
     return torch.stack(rows)
 
@@ -62,8 +68,8 @@ def _log_weights(
     z = mean + (0.5 * log_var).exp() * eps
     # log p(z) − log q(z|x); the constants of the two normals are the same
     log_ratio = 0.5 * (eps**2 + log_var - z**2).sum(-1)
-    logits = model.decode(z.flatten(0, 1))
-    return bernoulli_log_prob(x.flatten(1).repeat(count, 1), logits).view(count, -1) + log_ratio
+    log_likelihood = model.log_likelihood(x.flatten(1).repeat(count, 1), z.flatten(0, 1))
+    return log_likelihood.view(count, -1) + log_ratio
 
 
 def bounds(model: VAE, pixels: Tensor, prepare: Prepare, samples: int = 500, seed: int = 0) -> dict[str, float]:
@@ -85,6 +91,45 @@ def bounds(model: VAE, pixels: Tensor, prepare: Prepare, samples: int = 500, see
         f"importance_weighted_{samples}": -bound,
         f"importance_weighted_{samples}_error": bound_error,
     }
+
+
+@torch.no_grad()
+def dequantized_bounds(
+    model: ImageFlow, x: Tensor, samples: Sequence[int], generator: Generator | None = None
+) -> Tensor:
+    """log 1/K Σ_k p(x + u_k)/q(u_k|x), u_k ~ q(u|x), for each K in nats: lower bounds on log P(x).
+
+    x: (B, 1, 28, 28), whole numbers 0…255. samples: every K, at least 1 and rising. Returns (len(samples), B); K = 1
+    is the usual dequantized likelihood, and the draws are nested. Hoogeboom et al. 2020, section 3.
+    """
+    return _nested(lambda count: model.elbo(x, generator)[None], samples, at_once=1)
+
+
+def flow_bounds(
+    model: ImageFlow, pixels: Tensor, prepare: Prepare, samples: int = 16, seed: int = 0
+) -> dict[str, float]:
+    """Bits per dimension by one draw of the dequantization and by importance weighting, means with standard errors.
+
+    pixels: (N, 1, 28, 28) uint8. The seed decides all noise.
+    """
+    generator = Generator(pixels.device).manual_seed(seed)
+    parts = [
+        dequantized_bounds(model, prepare(part, generator), sorted({1, samples}), generator)[[0, -1]]
+        for part in pixels.split(500)
+    ]
+    one, tighter = (mean_and_standard_error(bits_per_dim(own)) for own in torch.cat(parts, dim=1))
+    return {
+        "bits_per_dim": one[0],
+        "bits_per_dim_error": one[1],
+        f"importance_weighted_{samples}": tighter[0],
+        f"importance_weighted_{samples}_error": tighter[1],
+    }
+
+
+def mean_loss(model: nn.Module, points: Tensor, prepare: Prepare) -> dict[str, float]:
+    """The mean of the one player's loss over the points, as in training."""
+    [values] = evaluate(model, points, prepare).values()
+    return values
 
 
 def active_units(means: Tensor, threshold: float = 0.01) -> Tensor:

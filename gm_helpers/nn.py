@@ -18,6 +18,26 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequent
     return nn.Sequential(*layers[:-1])
 
 
+class ResidualBlock(nn.Module):
+    """x + what two convolutions, 3×3 and 1×1, make of it: (B, width, H, W) to the same shape."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)), *(nn.ReLU(), nn.Conv2d(width, width, 1))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def convolutions(inputs: int, outputs: int, width: int, blocks: int) -> nn.Sequential:
+    """Residual network for images, (B, inputs, H, W) to (B, outputs, H, W), with `width` channels between."""
+    body = [ResidualBlock(width) for _ in range(blocks)]
+    ends = nn.Conv2d(inputs, width, 3, padding=1), nn.Conv2d(width, outputs, 3, padding=1)
+    return nn.Sequential(ends[0], *body, nn.ReLU(), ends[1])
+
+
 def slerp(start: Tensor, end: Tensor, fractions: Tensor) -> Tensor:
     """Spherical interpolation: points between two codes, by equal steps of the angle between them, (N, D).
 

@@ -83,6 +83,7 @@ def train(
     decay: bool = False,
     betas: tuple[float, float] = (0.9, 0.999),
     average: float = 0.0,
+    bfloat16: bool = False,
     seed: int = 0,
     validation: Tensor | None = None,
     snapshots: Sequence[float] = (),
@@ -95,6 +96,7 @@ def train(
     pixels: all training images (N, …) uint8 on the game's device. prepare: turns a batch into what the loss takes.
     decay: bring the learning rate to 0 along half a cosine. betas: Adam's. average: a in average ← a·average +
     (1 − a)·weights after each step, which the game and its snapshots have in place of the last weights; 0 for none.
+    bfloat16: matrix products and convolutions in that precision (autocast), weights and the rest in float32.
     validation: images on which the losses are logged too, by the weights that are trained, not the averaged ones.
     snapshots: fractions of the run, 0 to 1. state_file: keeps the run's state; if it exists the run goes on from it.
     Ctrl-C ends the run after the current step. Raises DivergenceError, and CheckpointError for an unusable state file.
@@ -106,7 +108,8 @@ def train(
     }
     generator = torch.Generator(pixels.device).manual_seed(seed)
     plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay}
-    plan |= {"betas": betas, "average": average, "seed": seed, "images": len(pixels), "device": pixels.device.type}
+    plan |= {"betas": betas, "average": average, "bfloat16": bfloat16, "seed": seed}
+    plan |= {"images": len(pixels), "device": pixels.device.type}
     state = _State(plan, game, optimizers, generator)
     if state_file and state_file.exists():
         state.restore(checkpoint.load_state(state_file), state_file)
@@ -122,7 +125,8 @@ def train(
             index = torch.randint(len(pixels), (batch_size,), generator=generator, device=pixels.device)
             x = prepare(pixels[index], generator)
             for name, (_, loss) in players.items():
-                values = loss(x, generator)
+                with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bfloat16):
+                    values = loss(x, generator)
                 optimizers[name].param_groups[0]["lr"] = learning_rate * (cosine(run.step / steps) if decay else 1)
                 optimizers[name].zero_grad()
                 values["loss"].backward(inputs=parameters[name])

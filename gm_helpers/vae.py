@@ -27,6 +27,22 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
 
 
+def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """log P(x) of independent pixels whose grey value is a rounded logistic variable, in nats per example.
+
+    x: (B, D), whole numbers 0…255. mean, log_scale: (B, D), of the logistic distribution, in grey values. Returns (B,).
+    P(x) = σ((x + ½ − μ)/s) − σ((x − ½ − μ)/s); all mass below ½ goes to 0 and all above 254½ to 255.
+    Kingma et al. 2016, appendix; Salimans et al. 2017, section 2.1.
+    """
+    inverse_scale = (-log_scale).exp()
+    above, below = (x + 0.5 - mean) * inverse_scale, (x - 0.5 - mean) * inverse_scale
+    # σ(a) − σ(b) = σ(a) σ(−b) (1 − e^(b − a)) doesn't cancel where both are near 0 or near 1
+    log_gap = torch.log(-torch.expm1(-inverse_scale))
+    log_left, log_right = F.logsigmoid(above), F.logsigmoid(-below)
+    inside = log_left + log_right + log_gap
+    return torch.where(x == 0, log_left, torch.where(x == 255, log_right, inside)).sum(1)
+
+
 class Autoencoder(nn.Module):
     """The VAE's layers with a code that is one point: 784–hidden (ReLU)–latent_dim–hidden (tanh)–784 logits.
 
@@ -80,6 +96,10 @@ class VAE(nn.Module):
         """Logits of the pixels, (B, 784), for latents z (B, latent_dim)."""
         return self.decoder(z)
 
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x|z), (B,), in nats."""
+        return bernoulli_log_prob(x.flatten(1), self.decode(z))
+
     def elbo_terms(self, x: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Reconstruction log p(x|z) at z = μ + σ ⊙ eps, and KL(q(z|x) ‖ p(z)); each (B,), in nats.
 
@@ -89,7 +109,7 @@ class VAE(nn.Module):
         if eps is None:
             eps = torch.randn_like(mean)
         z = mean + (0.5 * log_var).exp() * eps
-        return bernoulli_log_prob(x.flatten(1), self.decode(z)), kl_standard_normal(mean, log_var)
+        return self.log_likelihood(x, z), kl_standard_normal(mean, log_var)
 
     def elbo(self, x: Tensor, eps: Tensor | None = None) -> Tensor:
         """One-sample estimate of the evidence lower bound on log p(x), (B,), in nats."""
@@ -114,3 +134,39 @@ class VAE(nn.Module):
         weight = self.mean_head.weight
         z = torch.randn(n, self.latent_dim, generator=generator, device=weight.device, dtype=weight.dtype)
         return torch.bernoulli(self.decode(z).sigmoid(), generator=generator).view(n, 1, 28, 28)
+
+
+class GreyVAE(VAE):
+    """A VAE of the 256 grey values: independent discretised logistic pixels. Images are whole numbers 0…255, as floats.
+
+    hidden: width of the encoder and of the decoder, whose output is each pixel's mean and log-scale.
+    """
+
+    def __init__(self, latent_dim: int, hidden: int = 500):
+        super().__init__(latent_dim, hidden)
+        self.decoder = mlp([latent_dim, hidden, 2 * PIXELS], nn.Tanh)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return super().encode(x / 255)
+
+    def mean_and_log_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the pixels' logistic distributions, each (B, 784), in grey values; the log-scale is within ±6."""
+        mean, log_scale = self.decode(z).chunk(2, dim=1)
+        return 127.5 * (1 + mean), 6 * torch.tanh(log_scale / 6 + 0.5)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        return discretized_logistic_log_prob(x.flatten(1), *self.mean_and_log_scale(z))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Both parameters of the pixels before they are scaled, (B, 1568)."""
+        return self.decoder(z)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """n images by ancestral sampling, grey values divided by 255: (n, 1, 28, 28) in [0, 1]."""
+        weight = self.mean_head.weight
+        z = torch.randn(n, self.latent_dim, generator=generator, device=weight.device, dtype=weight.dtype)
+        mean, log_scale = self.mean_and_log_scale(z)
+        u = torch.rand(mean.shape, generator=generator, device=weight.device, dtype=weight.dtype)
+        grey = (mean + log_scale.exp() * torch.logit(u, eps=1e-6)).round().clamp(0, 255)
+        return (grey / 255).view(n, 1, 28, 28)

@@ -5,6 +5,7 @@ import multiprocessing
 import torch
 from torch.distributions import Bernoulli, Normal
 
+from gm_helpers.flows import Flatten, ImageFlow
 from gm_helpers.vae import VAE
 
 # Processes that are to be killed are forked from a server that has imported torch and torchvision once for all.
@@ -16,9 +17,18 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def random_vae(latent_dim: int, seed: int = 0, hidden: int = 16) -> VAE:
+def randomized(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """The module in float64 and eval mode, every parameter drawn anew: nothing begins as zero or as the identity."""
+    generator = seeded(seed)
+    for name, parameter in module.double().eval().named_parameters():
+        inputs = parameter[0].numel() if name.endswith("weight") else 10
+        parameter.data.normal_(0, inputs**-0.5, generator=generator)
+    return module
+
+
+def random_vae(latent_dim: int, seed: int = 0, hidden: int = 16, kind: type[VAE] = VAE) -> VAE:
     """A VAE in float64 whose weights and biases are all far from 0, and whose posterior is wider than a grid step."""
-    model, generator = VAE(latent_dim, hidden).double(), seeded(seed)
+    model, generator = kind(latent_dim, hidden).double(), seeded(seed)
     scales = {"trunk.1": 0.05, "mean_head": 0.25, "log_var_head": 0.2, "decoder.0": 1.0, "decoder.2": 0.1}
     for name, parameter in model.named_parameters():
         parameter.data.normal_(0, scales[name.rpartition(".")[0]], generator=generator)
@@ -30,9 +40,33 @@ def random_images(n: int, seed: int = 0) -> torch.Tensor:
     return torch.bernoulli(torch.full((n, 1, 28, 28), 0.3, dtype=torch.float64), generator=seeded(seed))
 
 
+def random_grey_images(n: int, seed: int = 0) -> torch.Tensor:
+    """Independent whole numbers from 0 to 255 in float64, (n, 1, 28, 28)."""
+    return torch.randint(0, 256, (n, 1, 28, 28), generator=seeded(seed)).double()
+
+
 def log_joint_on_grid(model: VAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """log p(x, z) of a VAE with one latent dimension at the points z of a fine grid: z (Z, 1), log p (B, Z)."""
     z = torch.linspace(-25, 25, 10_001, dtype=torch.float64)[:, None]
     likelihood = Bernoulli(logits=model.decode(z).detach())
     log_likelihood = torch.stack([likelihood.log_prob(image).sum(1) for image in x.flatten(1)])
     return z, log_likelihood + Normal(0.0, 1.0).log_prob(z.T)
+
+
+def independent_flow(alpha: float = 0.05, seed: int = 0) -> ImageFlow:
+    """An image flow in float64 that learns nothing but a shift and a scale for each pixel, here random ones."""
+    return randomized(ImageFlow([Flatten((1, 28, 28))], alpha), seed)
+
+
+def independent_log_probabilities(model: ImageFlow, alpha: float = 0.05) -> torch.Tensor:
+    """log P(x) of each grey value at each pixel of an `independent_flow`, exact: (256, 784).
+
+    A pixel's latent z rises with y, and so P(x) is what the normal has between z(x) and z(x + 1).
+    """
+    shift, log_scale = (own.detach().flatten() for own in model.parameters())
+    share = alpha + (1 - 2 * alpha) * torch.arange(257, dtype=torch.float64) / 256
+    z = (torch.log(share / (1 - share))[:, None] + shift) * log_scale.exp()
+    low, high = z[:-1], z[1:]
+    tail = low > 0  # there the differences of Φ(−z) keep their digits
+    cdf = Normal(0.0, 1.0).cdf
+    return torch.where(tail, cdf(-low) - cdf(-high), cdf(high) - cdf(low)).log()

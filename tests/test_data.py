@@ -2,6 +2,7 @@ import contextlib
 import gzip
 import hashlib
 import http.server
+import math
 import os
 import shutil
 import signal
@@ -17,12 +18,25 @@ import numpy as np
 import pytest
 import torch
 from conftest import processes, seeded
-from sklearn.datasets import load_digits
+from scipy.stats import kstest
+from sklearn.datasets import load_digits, make_moons
+from sklearn.neighbors import NearestNeighbors
 from torch.testing import assert_close
 from torchvision.datasets import MNIST
 
 from gm_helpers import data
-from gm_helpers.data import SPLITS, DataError, binarize, fetch, grey_and_binary, labelled, load, scale
+from gm_helpers.data import (
+    SPLITS,
+    DataError,
+    binarize,
+    fetch,
+    grey_and_binary,
+    labelled,
+    levels,
+    load,
+    scale,
+    two_moons,
+)
 
 REAL = data.folder()  # tests set GM_DATA to other folders
 SOURCES = ["small", "real"] if all((REAL / "MNIST/raw" / name).exists() for name in data.SHA256) else ["small"]
@@ -635,7 +649,17 @@ def test_scaling_draws_nothing():
     assert torch.equal(generator.get_state(), seeded(0).get_state())
 
 
-@pytest.mark.parametrize("prepare", [binarize, scale])
+def test_levels_are_the_grey_values_themselves():
+    assert levels(GREY).tolist() == list(range(256))
+
+
+def test_levels_draw_nothing():
+    generator = seeded(0)
+    levels(GREY, generator)
+    assert torch.equal(generator.get_state(), seeded(0).get_state())
+
+
+@pytest.mark.parametrize("prepare", [binarize, scale, levels])
 def test_prepared_pixels_keep_their_shape_and_are_float32(prepare):
     prepared = prepare(torch.zeros(5, 1, 28, 28, dtype=torch.uint8), seeded(0))
     assert (prepared.shape, prepared.dtype) == ((5, 1, 28, 28), torch.float32)
@@ -679,3 +703,45 @@ def test_the_binary_half_depends_on_the_generator_alone():
     rows = labelled(random_images_with_labels(6))
     assert torch.equal(grey_and_binary(rows, seeded(1)), grey_and_binary(rows, seeded(1)))
     assert not torch.equal(grey_and_binary(rows, seeded(1)), grey_and_binary(rows, seeded(2)))
+
+
+# ---------------------------------------------------------------- two moons
+
+
+def moons(n, noise):
+    return two_moons(n, seeded(2), noise).double()
+
+
+def test_without_noise_the_moons_are_scikit_learn_s_shifted_to_the_origin():
+    points = moons(2_000, noise=0)
+    curve = make_moons(20_000, shuffle=False)[0] - [0.5, 0.25]
+    distance, _ = NearestNeighbors(n_neighbors=1).fit(curve).kneighbors(points.numpy())
+    assert distance.max() < 1e-3  # the curve's points are π/10,000 apart, and float32 rounds
+    distance, _ = NearestNeighbors(n_neighbors=1).fit(points.numpy()).kneighbors(curve)
+    assert distance.max() < 0.1  # both moons are covered from end to end
+
+
+def test_each_moon_has_half_of_the_points_evenly_along_its_length():
+    points = moons(4_000, noise=0)
+    upper = ((points + torch.tensor([0.5, 0.25])).norm(dim=1) - 1).abs() < 1e-5
+    assert abs(upper.double().mean() - 0.5) < 4 * 0.5 / math.sqrt(4_000)
+    for moon, sign in [(points[upper], 1), (points[~upper], -1)]:
+        angle = torch.acos((sign * moon[:, 0] + 0.5).clamp(-1, 1)) / math.pi
+        assert kstest(angle.numpy(), "uniform").pvalue > 0.01
+
+
+def test_the_noise_is_normal_and_independent_in_both_coordinates_with_its_deviation():
+    noise = (moons(4_000, noise=0.3) - moons(4_000, noise=0)) / 0.3
+    assert kstest(noise.flatten().numpy(), "norm").pvalue > 0.01
+    assert abs(torch.corrcoef(noise.T)[0, 1]) < 4 / math.sqrt(4_000)
+
+
+def test_moons_are_float32_points_with_a_noise_of_0_05_unless_told():
+    points = two_moons(7, seeded(1))
+    assert (points.shape, points.dtype) == ((7, 2), torch.float32)
+    assert torch.equal(points, two_moons(7, seeded(1), 0.05))
+
+
+def test_moons_depend_on_the_generator_alone():
+    assert torch.equal(two_moons(7, seeded(1)), two_moons(7, seeded(1)))
+    assert not torch.equal(two_moons(7, seeded(1)), two_moons(7, seeded(2)))

@@ -5,23 +5,35 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import log_joint_on_grid, random_images, random_vae, seeded
+from conftest import (
+    independent_flow,
+    independent_log_probabilities,
+    log_joint_on_grid,
+    random_grey_images,
+    random_images,
+    random_vae,
+    randomized,
+    seeded,
+)
 from scipy.linalg import sqrtm
 from scipy.special import softmax
 from scipy.stats import entropy
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.neighbors import NearestNeighbors
-from torch.distributions import Normal
+from torch.distributions import Bernoulli, Normal
 from torch.testing import assert_close
 
 from gm_helpers import metrics
-from gm_helpers.data import binarize
+from gm_helpers.data import binarize, levels
+from gm_helpers.flows import flow_2d
 from gm_helpers.metrics import (
     DigitClassifier,
     accuracy,
     active_units,
     bounds,
+    dequantized_bounds,
+    flow_bounds,
     frechet_distance,
     histogram,
     histogram_kl,
@@ -29,12 +41,14 @@ from gm_helpers.metrics import (
     in_parts,
     linear_probe_accuracy,
     mean_and_standard_error,
+    mean_loss,
     nearest,
     precision_and_recall,
     sample_quality,
     verdict,
 )
 from gm_helpers.train import evaluate
+from gm_helpers.vae import GreyVAE
 
 PIXELS = torch.randint(0, 256, (600, 1, 28, 28), dtype=torch.uint8, generator=seeded(0))
 
@@ -74,9 +88,13 @@ def test_verdict_gives_three_digits_of_the_tolerance():
 # ---------------------------------------------------------------- the importance-weighted bounds
 
 
-def test_one_sample_gives_the_elbo_with_its_kl_term_drawn_too():
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [(random_vae(3), random_images(6)), (random_vae(3, kind=GreyVAE), random_grey_images(6))],
+    ids=["binary", "grey"],
+)
+def test_one_sample_gives_the_elbo_with_its_kl_term_drawn_too(model, x):
     # The same noise gives both terms: log p(x|z), and log q(z|x) − log p(z) in the place of its mean over z, KL.
-    model, x = random_vae(3), random_images(6)
     eps = torch.randn(1, 6, 3, dtype=torch.float64, generator=seeded(1))[0]
     mean, log_var = model.encode(x)
     q, z = Normal(mean, (log_var / 2).exp()), mean + (log_var / 2).exp() * eps
@@ -125,7 +143,7 @@ def test_each_bound_is_of_the_first_k_draws_however_many_more_follow_or_are_deco
     eps = torch.randn(50, 8, 2, dtype=torch.float64, generator=seeded(1))
     q, z = Normal(mean, (log_var / 2).exp()), mean + (log_var / 2).exp() * eps
     weights = [
-        metrics.bernoulli_log_prob(x.flatten(1), model.decode(z[k]))
+        Bernoulli(logits=model.decode(z[k])).log_prob(x.flatten(1)).sum(1)
         + (Normal(0.0, 1.0).log_prob(z[k]) - q.log_prob(z[k])).sum(1)
         for k in range(50)
     ]
@@ -206,6 +224,108 @@ def test_bounds_are_measured_with_500_samples_unless_told():
 
 def test_measuring_builds_no_graph():
     assert not importance_weighted_bounds(random_vae(2), random_images(2), [3]).requires_grad
+
+
+# ---------------------------------------------------------------- what is measured on a flow over images
+
+
+def levels_as_float64(pixels, generator):
+    return levels(pixels).double()
+
+
+@pytest.mark.parametrize("samples", [(1, 2, 5), (5,), (2, 3)])
+def test_each_dequantized_bound_is_of_the_first_k_draws(samples):
+    model, x, generator = independent_flow(), random_grey_images(4), seeded(1)
+    weights = torch.stack([model.elbo(x, generator) for _ in range(5)])
+    expected = torch.stack([weights[:k].logsumexp(0) - math.log(k) for k in samples])
+    assert_close(dequantized_bounds(model, x, samples, seeded(1)), expected.detach())
+
+
+def exact_log_probability(model, x):
+    return independent_log_probabilities(model).gather(0, x.flatten(1).long()).sum(1)
+
+
+def test_the_weights_of_dequantized_draws_have_the_exact_probability_as_their_mean():
+    model, x = independent_flow(), random_grey_images(1)
+    (log_weights,) = dequantized_bounds(model, x.expand(4000, 1, 28, 28), [1], seeded(1))
+    ratio, error = mean_and_standard_error((log_weights - exact_log_probability(model, x)).exp())
+    assert error < 0.02
+    assert abs(ratio - 1) < 4 * error
+
+
+def test_the_dequantized_bound_grows_with_the_number_of_draws_towards_the_exact_log_probability():
+    model, x = independent_flow(), random_grey_images(1)
+    bounds_of_copies = dequantized_bounds(model, x.expand(1000, 1, 28, 28), (1, 2, 8), seeded(1))
+    for fewer, more in pairwise([*bounds_of_copies, exact_log_probability(model, x)]):
+        gain, error = mean_and_standard_error(more - fewer)
+        assert gain > 4 * error
+
+
+@pytest.mark.parametrize("samples", [(0,), (5, 5), (5, 1)])
+def test_draws_that_do_not_rise_from_1_or_more_are_refused(samples):
+    with pytest.raises(ValueError, match="upwards"):
+        dequantized_bounds(independent_flow(), random_grey_images(2), samples)
+
+
+def test_measuring_a_flow_builds_no_graph():
+    assert not dequantized_bounds(independent_flow(), random_grey_images(2), [3]).requires_grad
+
+
+def test_flow_bounds_are_the_means_over_all_images_in_bits_per_dimension_with_their_standard_errors():
+    model, generator = independent_flow(), seeded(7)
+    parts = [dequantized_bounds(model, part.double(), (1, 3), generator) for part in (PIXELS[:500], PIXELS[500:])]
+    one, many = -torch.cat(parts, dim=1).numpy() / 784 / np.log(2)
+    assert flow_bounds(model, PIXELS, levels_as_float64, samples=3, seed=7) == pytest.approx(
+        {
+            "bits_per_dim": one.mean(),
+            "bits_per_dim_error": one.std(ddof=1) / np.sqrt(600),
+            "importance_weighted_3": many.mean(),
+            "importance_weighted_3_error": many.std(ddof=1) / np.sqrt(600),
+        },
+        rel=1e-9,
+    )
+
+
+def test_flow_bounds_agree_with_the_loss_of_training_and_the_tighter_one_is_smaller():
+    model = independent_flow()
+    values = flow_bounds(model, PIXELS, levels_as_float64)
+    loss = evaluate(model, PIXELS, levels_as_float64, seed=1)["flow"]["loss"]
+    assert abs(values["bits_per_dim"] - loss) < 4 * values["bits_per_dim_error"]
+    assert 0 < values["importance_weighted_16"] < values["bits_per_dim"]
+    assert all(type(value) is float for value in values.values())
+
+
+def test_with_one_draw_both_bounds_of_a_flow_are_the_elbo():
+    values = flow_bounds(independent_flow(), PIXELS[:20], levels_as_float64, samples=1)
+    assert values["importance_weighted_1"] == values["bits_per_dim"]
+    assert values["importance_weighted_1_error"] == values["bits_per_dim_error"]
+
+
+def test_the_seed_decides_the_bounds_of_a_flow():
+    model = independent_flow()
+    one, again, other = (flow_bounds(model, PIXELS[:20], levels_as_float64, samples=3, seed=s) for s in (1, 1, 2))
+    assert one == again
+    assert not set(one.values()) & set(other.values())
+
+
+def test_the_images_of_flow_bounds_are_prepared_with_the_same_generator_as_the_noise():
+    seen = []
+
+    def spy(pixels, generator):
+        seen.append(torch.rand(1, generator=generator).item())
+        return pixels.double()
+
+    flow_bounds(independent_flow(), PIXELS, spy, samples=2, seed=7)
+    assert len(set(seen)) == 2
+    assert seen[0] == torch.rand(1, generator=seeded(7)).item()
+
+
+def test_the_mean_loss_is_that_of_all_points_prepared_as_in_training():
+    model = randomized(flow_2d(couplings=2, hidden=4))
+    points = torch.randn(2500, 2, dtype=torch.float64, generator=seeded(1))
+    values = mean_loss(model, points, lambda own, generator: 2 * own)
+    assert values == {"loss": pytest.approx(-model.log_prob(2 * points).mean().item())}
+    assert type(values["loss"]) is float
 
 
 # ---------------------------------------------------------------- what is measured on codes

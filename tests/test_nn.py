@@ -1,11 +1,11 @@
 import pytest
 import torch
-from conftest import seeded
+from conftest import randomized, seeded
 from scipy.spatial import geometric_slerp
 from torch import nn
 from torch.testing import assert_close
 
-from gm_helpers.nn import mlp, slerp
+from gm_helpers.nn import ResidualBlock, convolutions, mlp, slerp
 
 
 def test_mlp_is_matrix_products_with_the_activation_between_them_and_none_after_the_last():
@@ -29,6 +29,34 @@ def test_each_activation_is_a_module_of_its_own():
 
 def test_mlp_of_two_widths_is_one_linear_layer():
     assert [type(layer) for layer in mlp([4, 6], nn.ReLU)] == [nn.Linear]
+
+
+# ---------------------------------------------------------------- networks for images
+
+
+def block_by_hand(x, w1, b1, w2, b2):
+    h = nn.functional.conv2d(x.clamp(min=0), w1, b1, padding=1)
+    return x + nn.functional.conv2d(h.clamp(min=0), w2, b2)
+
+
+def test_a_residual_block_adds_what_two_convolutions_of_3x3_and_1x1_make_of_its_input():
+    block, x = randomized(ResidualBlock(5)), torch.randn(2, 5, 4, 6, dtype=torch.float64, generator=seeded(1))
+    assert [tuple(own.shape) for own in block.parameters() if own.ndim == 4] == [(5, 5, 3, 3), (5, 5, 1, 1)]
+    assert_close(block(x), block_by_hand(x, *block.parameters()))
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_convolutions_are_residual_blocks_between_two_convolutions_of_3x3(blocks):
+    model, x = (
+        randomized(convolutions(2, 7, 5, blocks)),
+        torch.randn(3, 2, 4, 6, dtype=torch.float64, generator=seeded(1)),
+    )
+    w1, b1, *body, w2, b2 = model.parameters()
+    assert (tuple(w1.shape), len(body), tuple(w2.shape)) == ((5, 2, 3, 3), 4 * blocks, (7, 5, 3, 3))
+    h = nn.functional.conv2d(x, w1, b1, padding=1)
+    for k in range(blocks):
+        h = block_by_hand(h, *body[4 * k : 4 * k + 4])
+    assert_close(model(x), nn.functional.conv2d(h.clamp(min=0), w2, b2, padding=1))
 
 
 # ---------------------------------------------------------------- paths between codes

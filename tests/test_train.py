@@ -388,6 +388,7 @@ def test_the_state_is_saved_at_the_first_log_step_after_each_minute_and_at_the_e
         ({"seed": 4}, "seed 3"),
         ({"betas": (0.5, 0.99)}, r"betas \(0.9, 0.999\)"),
         ({"average": 0.5}, "average 0.0"),
+        ({"bfloat16": True}, "bfloat16 False"),
         ({"pixels": PIXELS[:59]}, "images 60"),
         ({"seed": 4, "batch_size": 8}, "batch_size 7, seed 3"),
     ],
@@ -573,6 +574,69 @@ def test_a_finished_averaged_run_is_given_back_with_its_average(tmp_path):
     quickly(again, average=0.9, state_file=tmp_path / "s")
     assert again.steps == 0
     assert same(dict(again.state_dict()), dict(first.state_dict()))
+
+
+# ---------------------------------------------------------------- bfloat16
+
+
+class Product(nn.Module):
+    """A linear layer in float32 that notes in which mode it was called, and in which precision its result came."""
+
+    def __init__(self, seed):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.layer = nn.Linear(4, 1)
+        self.seen = set()
+
+    def loss(self, x, generator):
+        y = self.layer(x)
+        self.seen.add((self.training, y.dtype))
+        return {"loss": (y.float() - 1).square().mean()}
+
+
+def products():
+    a, b = Product(1), Product(2)
+    return Game(a=(a, a.loss), b=(b, b.loss))
+
+
+def as_float32(pixels, generator):
+    return pixels.float() / 255
+
+
+@pytest.mark.parametrize(("given", "dtype"), [({"bfloat16": True}, torch.bfloat16), ({}, torch.float32)])
+def test_bfloat16_is_for_the_losses_of_training_alone_and_only_where_asked(given, dtype):
+    game = products()
+    quickly(game, prepare=as_float32, steps=3, **given)
+    assert [own.seen for own in game.parts.values()] == [{(True, dtype), (False, torch.float32)}] * 2
+
+
+def test_in_a_bfloat16_run_weights_gradients_and_batches_stay_in_float32():
+    game, outside = products(), []
+
+    def note(pixels, generator):
+        outside.append(torch.is_autocast_enabled("cpu"))
+        return as_float32(pixels, generator)
+
+    quickly(game, prepare=note, steps=3, bfloat16=True)
+    assert {own.dtype for p in game.parameters() for own in (p, p.grad)} == {torch.float32}
+    assert not any(outside)
+
+
+def test_a_bfloat16_run_is_bitwise_the_loop_one_would_write_by_hand():
+    game, by_hand = products(), products()
+    quickly(game, prepare=as_float32, steps=20, decay=False, bfloat16=True)
+    generator = seeded(3)
+    optimizers = [torch.optim.Adam(own.parameters(), lr=0.01, fused=True) for own in by_hand.parts.values()]
+    for _ in range(20):
+        x = PIXELS[torch.randint(60, (7,), generator=generator)].float() / 255
+        for own, optimizer in zip(by_hand.parts.values(), optimizers, strict=True):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = own.loss(x, generator)["loss"]
+            loss.backward()
+            optimizer.step()
+    assert same(game.state_dict(), by_hand.state_dict())
 
 
 # ---------------------------------------------------------------- divergence

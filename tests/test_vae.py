@@ -1,19 +1,31 @@
 import math
 
+import mpmath
 import pytest
 import scipy.stats
 import torch
-from conftest import log_joint_on_grid, random_images, random_vae, seeded
+from conftest import log_joint_on_grid, random_grey_images, random_images, random_vae, seeded
 from torch.distributions import Bernoulli, Normal, kl_divergence
 from torch.testing import assert_close
 
 from gm_helpers import vae
 from gm_helpers.metrics import mean_and_standard_error
-from gm_helpers.vae import VAE, Autoencoder, bernoulli_log_prob, kl_standard_normal
+from gm_helpers.vae import (
+    VAE,
+    Autoencoder,
+    GreyVAE,
+    bernoulli_log_prob,
+    discretized_logistic_log_prob,
+    kl_standard_normal,
+)
 
 
 def normals(batch, dim, seed):
     return torch.randn(2, batch, dim, dtype=torch.float64, generator=seeded(seed))
+
+
+def random_grey_vae(latent_dim):
+    return random_vae(latent_dim, kind=GreyVAE)
 
 
 def random_autoencoder(latent_dim):
@@ -63,6 +75,14 @@ def test_bernoulli_log_prob_stays_finite_for_sure_logits_and_so_does_its_gradien
     values.sum().backward()
     assert values.tolist() == [0, -2e4]
     assert logits.grad.tolist() == [[0, 0], [-1, 1]]
+
+
+def test_log_likelihood_is_that_of_bernoulli_pixels_for_images_and_rows():
+    model, x = random_vae(3), random_images(6)
+    z, _ = normals(6, 3, seed=1)
+    expected = Bernoulli(logits=model.decode(z)).log_prob(x.flatten(1)).sum(1)
+    assert_close(model.log_likelihood(x, z), expected)
+    assert_close(model.log_likelihood(x.flatten(1), z), expected)
 
 
 # ---------------------------------------------------------------- the bound
@@ -132,9 +152,13 @@ def test_loss_is_minus_the_mean_elbo_and_its_parts_add_up():
     assert_close(values["kl"], kl.mean())
 
 
-@pytest.mark.parametrize("make", [random_vae, random_autoencoder])
-def test_gradients_of_the_loss_agree_with_finite_differences_in_every_parameter(make):
-    model, x = make(3), random_images(6)
+@pytest.mark.parametrize(
+    ("make", "images"),
+    [(random_vae, random_images), (random_autoencoder, random_images), (random_grey_vae, random_grey_images)],
+    ids=["vae", "autoencoder", "grey"],
+)
+def test_gradients_of_the_loss_agree_with_finite_differences_in_every_parameter(make, images):
+    model, x = make(3), images(6)
     model.loss(x, seeded(1))["loss"].backward()
     for parameter in model.parameters():
         direction = torch.randn(parameter.shape, dtype=torch.float64, generator=seeded(2))
@@ -168,6 +192,131 @@ def test_small_log_variances_pass_nearly_unchanged():
     model, x = random_vae(3), random_images(6)
     _, log_var = model.encode(x)
     assert_close(log_var, model.log_var_head(model.trunk(x)), atol=0, rtol=0.05)
+
+
+# ---------------------------------------------------------------- grey values
+
+LEVELS = torch.arange(256, dtype=torch.float64)[:, None]
+
+
+def log_probs_of_levels(mean, log_scale, x=LEVELS):
+    """log P of all grey values, (256,), for one pixel's mean and log-scale."""
+    return discretized_logistic_log_prob(x, torch.full_like(x, mean), torch.full_like(x, log_scale))
+
+
+@pytest.mark.parametrize("log_scale", [-6.0, -1.0, 0.0, 2.5, 6.0])
+@pytest.mark.parametrize("mean", [-80.0, 0.0, 0.3, 127.5, 254.6, 400.0])
+def test_the_256_grey_values_have_the_probability_one_together(mean, log_scale):
+    assert log_probs_of_levels(mean, log_scale).exp().sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def mass_of_levels(x, mean, log_scale):
+    """P(x) as differences of scipy's distribution functions, in each tail of those that keep their digits there."""
+    pixels = scipy.stats.logistic(mean.numpy(), log_scale.exp().numpy())
+    low, high = x.numpy() - 0.5, x.numpy() + 0.5
+    low[low < 0], high[high > 255] = -math.inf, math.inf
+    left, right = pixels.cdf(high) - pixels.cdf(low), pixels.sf(low) - pixels.sf(high)
+    return torch.from_numpy(left).where(torch.from_numpy(low) < mean, torch.from_numpy(right))
+
+
+@pytest.mark.parametrize("log_scale", [0.0, 2.5, 6.0])
+@pytest.mark.parametrize("mean", [-80.0, 0.3, 127.5, 254.6, 400.0])
+def test_the_discretised_logistic_agrees_with_differences_of_scipy_s_distribution_function(mean, log_scale):
+    expected = mass_of_levels(LEVELS[:, 0], *torch.tensor([mean, log_scale], dtype=torch.float64)).log()
+    assert_close(log_probs_of_levels(mean, log_scale), expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("x", "mean"), [(10, 200.3), (200, 10.3), (0, 90.2), (255, 60.8), (77, 77.4)])
+def test_the_discretised_logistic_agrees_with_50_digits_where_float64_s_distribution_function_is_0_or_1(x, mean):
+    with mpmath.workdps(50):
+        mean, scale = mpmath.mpf(mean), mpmath.exp(-6)
+        low, high = (x - mpmath.mpf(0.5) - mean) / scale, (x + mpmath.mpf(0.5) - mean) / scale
+        low, high = -mpmath.inf if x == 0 else low, mpmath.inf if x == 255 else high
+        if low > 0:
+            low, high = -high, -low
+        expected = mpmath.log(1 / (1 + mpmath.exp(-high)) - 1 / (1 + mpmath.exp(-low)))
+    assert log_probs_of_levels(float(mean), -6.0)[x].item() == pytest.approx(float(expected), rel=1e-12, abs=1e-15)
+
+
+def test_the_discretised_logistic_sums_over_pixels():
+    mean, log_scale = 100 + 50 * normals(6, 5, seed=1)[0], normals(6, 5, seed=2)[0]
+    x = random_grey_images(6).flatten(1)[:, :5]
+    single = [discretized_logistic_log_prob(x[:, [i]], mean[:, [i]], log_scale[:, [i]]) for i in range(5)]
+    assert_close(discretized_logistic_log_prob(x, mean, log_scale), torch.stack(single).sum(0))
+
+
+@pytest.mark.parametrize("log_scale", [-6.0, 6.0])
+@pytest.mark.parametrize("mean", [-1000.0, 0.0, 100.0, 1000.0])
+def test_the_discretised_logistic_is_exact_in_float32_and_its_gradients_are_finite(mean, log_scale):
+    x = LEVELS.float()
+    parameters = torch.full_like(x, mean, requires_grad=True), torch.full_like(x, log_scale, requires_grad=True)
+    values = discretized_logistic_log_prob(x, *parameters)
+    values.sum().backward()
+    assert_close(values.detach().double(), log_probs_of_levels(mean, log_scale), atol=1e-6, rtol=1e-5)
+    assert all(own.grad.isfinite().all() for own in parameters)
+
+
+def test_grey_elbo_terms_are_what_one_computes_from_the_raw_weights():
+    model, x = random_grey_vae(3), random_grey_images(6)
+    w = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    eps = torch.randn(6, 3, dtype=torch.float64, generator=seeded(1))
+
+    hidden = (x.reshape(6, 784) / 255 @ w["trunk.1.weight"].T + w["trunk.1.bias"]).clamp(min=0)
+    mean = hidden @ w["mean_head.weight"].T + w["mean_head.bias"]
+    log_var = 15 * torch.tanh((hidden @ w["log_var_head.weight"].T + w["log_var_head.bias"]) / 15)
+    z = mean + torch.sqrt(torch.exp(log_var)) * eps
+    raw = torch.tanh(z @ w["decoder.0.weight"].T + w["decoder.0.bias"]) @ w["decoder.2.weight"].T + w["decoder.2.bias"]
+    grey_mean, log_scale = 127.5 + 127.5 * raw[:, :784], 6 * torch.tanh(raw[:, 784:] / 6 + 0.5)
+    reconstruction = mass_of_levels(x.reshape(6, 784), grey_mean, log_scale).log().sum(1)
+    kl = kl_divergence(Normal(mean, (log_var / 2).exp()), Normal(0.0, 1.0)).sum(1)
+
+    assert_close(model.mean_and_log_scale(z), (grey_mean, log_scale))
+    assert_close(model.elbo_terms(x, eps), (reconstruction, kl))
+    assert_close(model.log_likelihood(x.flatten(1), z), reconstruction)
+
+
+def test_the_log_scale_of_grey_values_is_bounded_and_gradients_reach_it():
+    model = random_grey_vae(1).float()
+    model.decoder[2].bias.data[784:] = torch.linspace(-40, 40, 784)
+    _, log_scale = model.mean_and_log_scale(torch.zeros(1, 1))
+    log_scale.sum().backward()
+    assert 5.99 < log_scale.abs().max() <= 6
+    assert (model.decoder[2].bias.grad[784:] > 0).all()
+
+
+def test_the_grey_vae_is_the_vae_but_for_the_two_numbers_it_gives_for_each_pixel():
+    shapes = [{name: tuple(own.shape) for name, own in kind(20).named_parameters()} for kind in (VAE, GreyVAE)]
+    assert shapes[1] == shapes[0] | {"decoder.2.weight": (1568, 500), "decoder.2.bias": (1568,)}
+
+
+def test_grey_samples_are_whole_grey_values_divided_by_255_that_the_generator_decides():
+    model = random_grey_vae(2).float()
+    one, again, other = (model.sample(50, seeded(seed)) for seed in (1, 1, 2))
+    assert one.shape == (50, 1, 28, 28)
+    assert_close((255 * one).round() / 255, one, atol=1e-7, rtol=0)
+    assert (one.min(), one.max()) == (0, 1)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert not one.requires_grad
+
+
+def test_grey_samples_have_each_value_as_often_as_the_likelihood_says():
+    model = random_grey_vae(1)
+    model.decoder[2].weight.data.zero_()  # pixels that do not depend on z, each with its own distribution
+    parameters = [own[0].tolist() for own in model.mean_and_log_scale(torch.zeros(1, 1).double())]
+    p = torch.stack([log_probs_of_levels(*own).exp() for own in zip(*parameters, strict=True)]).mean(0)
+    x = (255 * model.sample(400, seeded(1))).round().long().flatten()
+    shares = torch.bincount(x, minlength=256).double() / len(x)
+    assert ((shares - p) / (p * (1 - p) / len(x)).sqrt()).abs().max() < 5
+
+
+def test_a_grey_sample_s_pixels_share_one_latent_that_is_standard_normal():
+    model = random_grey_vae(2)
+    model.decoder[2].bias.data[784:] = -1e3  # so narrow that a pixel is its mean
+    z = torch.randn(40, 2, dtype=torch.float64, generator=seeded(1))
+    mean, _ = model.mean_and_log_scale(z)
+    x = 255 * model.sample(40, seeded(1)).flatten(1)
+    assert (x - mean.clamp(0, 255)).abs().max() < 0.5 + 14 * math.exp(-6)  # rounding, and |logit u| < 14
 
 
 # ---------------------------------------------------------------- the autoencoder
@@ -218,7 +367,7 @@ def test_architecture_is_as_documented():
     assert sum(parameter.numel() for parameter in model.parameters()) == 815_824
 
 
-@pytest.mark.parametrize(("make", "name"), [(VAE, "vae"), (Autoencoder, "autoencoder")])
+@pytest.mark.parametrize(("make", "name"), [(VAE, "vae"), (GreyVAE, "vae"), (Autoencoder, "autoencoder")])
 def test_the_model_plays_alone(make, name):
     model = make(2, hidden=4)
     assert model.players() == {name: (model, model.loss)}
