@@ -281,6 +281,13 @@ def test_an_interpolation_starts_half_way_from_a_2_to_a_7():
     assert_seen(decode(torch.stack([CODES[2], (CODES[2] + CODES[7]) / 2, CODES[7]])))
 
 
+def test_the_norms_are_read_in_the_order_of_the_images():
+    widgets.interpolation("a-path", CODES, decode)
+    expected = [CODES[2].norm().item(), ((CODES[2] + CODES[7]) / 2).norm().item(), CODES[7].norm().item()]
+    assert len({round(own, 1) for own in expected}) == 3
+    assert numbers(set_to()) == pytest.approx(expected, abs=0.051)
+
+
 @pytest.mark.parametrize("t", [0, 0.3, 1])
 def test_from_a_digit_to_itself_both_ways_stay_there(t):
     widgets.interpolation("a-path", CODES, decode)
@@ -415,12 +422,12 @@ def explore(draw, *names):
 
 
 def reactive(during):
-    """A draw of grey values, during which `during[value]` is called; and the list of the values drawn."""
+    """A draw of grey values, during whose first `during[value]` is called; and the list of the values drawn."""
     drawn = []
 
     def draw(value):
         drawn.append(value)
-        during.get(value, lambda: None)()
+        during.pop(value, lambda: None)()
         return flat(value), f"{value:.0f}"
 
     return draw, drawn
@@ -627,7 +634,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attributes)))
 
     def handle_data(self, text):
-        self.script += text
+        self.script += text if self.cdata_elem == "script" else ""
 
 
 @every_page
@@ -658,10 +665,14 @@ def test_a_page_s_script_is_the_file_beside_the_module_and_holds_what_it_calls(s
     assert f"function {page.kind}(" in page.script
 
 
-def test_a_script_s_end_cannot_occur_inside_it(shown, monkeypatch):
+def test_the_file_cannot_end_the_script(shown, monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: 'const end = "</script>";')
+    widgets._page("1", "", b"", "latentPad", {}, "")
+    assert Page(shown).script.endswith("})();")
+
+
+def test_the_data_cannot_end_the_script(shown):
     widgets._page("1", "", b"", "latentPad", {"text": "</script><script>"}, "")
-    assert Page(shown).script.count("</") == 0
     assert Page(shown).data == {"text": "</script><script>"}
 
 
