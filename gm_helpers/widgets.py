@@ -33,10 +33,14 @@ class Explorer:
         self.draw, self.controls = draw, controls
         self.picture, self.reading = ipywidgets.Image(format="png"), ipywidgets.HTML()
         self.drawing = self.outdated = False
-        self.refresh_or_raise()
+        self.box = ipywidgets.VBox([*controls.values(), self.reading, self.picture])
         for control in controls.values():
             control.observe(self.refresh, "value")
-        self.box = ipywidgets.VBox([*controls.values(), self.reading, self.picture])
+        try:
+            self.refresh_or_raise()
+        except BaseException:
+            self.close()
+            raise
 
     def refresh_or_raise(self) -> None:
         """Draw until no value has changed meanwhile, so that the newest values are what is seen."""
@@ -47,8 +51,12 @@ class Explorer:
         try:
             while self.outdated:
                 self.outdated = False
-                picture, reading = self.draw(**{name: control.value for name, control in self.controls.items()})
-                self.picture.value, self.reading.value = _png(picture), html.escape(reading)
+                try:
+                    picture, reading = self.draw(**{name: control.value for name, control in self.controls.items()})
+                    self.picture.value, self.reading.value = _png(picture), html.escape(reading)
+                except Exception:
+                    if not self.outdated:  # what outdated values lead to need not be said
+                        raise
         finally:
             self.drawing = False
 
@@ -212,7 +220,7 @@ def stretched_density(figure_dir: str = "") -> None:
 
 def warped_plane(flow: Flow, points: Tensor, figure_dir: str = "") -> None:
     """Points (N, 2) and a grid, carried through the first layers of a flow of the plane."""
-    side = torch.linspace(-2, 2, 25, device=points.device)
+    side = torch.linspace(-2, 2, 25, device=points.device, dtype=points.dtype)
     lattice = torch.stack(torch.meshgrid(side, 0.75 * side, indexing="ij"), dim=2).flatten(0, 1)
 
     @torch.no_grad()
@@ -307,7 +315,7 @@ def latent_pad(model: VAE, codes: Tensor, labels: Tensor, figure_dir: str = "") 
     figures.draw_classes(axis, codes, labels)
     axis.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xlabel="$z_1$", ylabel="$z_2$")
     alt = "The codes of test images in the plane, each drawn as its digit: the background of the latent pad."
-    scatter = {"codes": codes.round(decimals=2).tolist(), "labels": labels.tolist(), "colours": figures.CLASS_COLOURS}
+    scatter = {"codes": _rounded(codes, 2), "labels": labels.tolist(), "colours": figures.CLASS_COLOURS}
     _page("1.15-pad", alt, _png(figure), "latentPad", scatter | _decoder(model), figure_dir)
 
 
@@ -320,7 +328,7 @@ def latent_sliders(model: VAE, x: Tensor, labels: Tensor, figure_dir: str = "") 
     kl = kl_normal_per_latent(mean, log_var).mean(0)
     order = kl.argsort(descending=True)
     data = {
-        "codes": mean.round(decimals=3).tolist(),
+        "codes": _rounded(mean, 3),
         "labels": labels.tolist(),
         "order": order.tolist(),
         "kl": kl.tolist(),
@@ -335,6 +343,11 @@ def kl_normal_per_latent(mean: Tensor, log_var: Tensor) -> Tensor:
     return 0.5 * (mean**2 + log_var.exp() - 1 - log_var)
 
 
+def _rounded(codes: Tensor, decimals: int) -> list[list[float]]:
+    """As short as JSON can write them: float32's 0.12 would become 0.11999999731779099."""
+    return codes.detach().double().cpu().round(decimals=decimals).tolist()
+
+
 def _decoder(model: VAE) -> dict[str, Any]:
     """The decoder's sizes and its weights, float16, as a page takes them."""
     layers = [own for own in model.decoder if isinstance(own, nn.Linear)]
@@ -347,7 +360,7 @@ def _page(name: str, alt: str, still: bytes, kind: str, data: dict[str, Any], fi
     """HTML with a static picture, which the script replaces where it may run."""
     static = figures.static(still, name, alt, figure_dir)
     image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(still).decode()}">'
-    script = (Path(__file__).parent / "pad.js").read_text().replace("</", "<\\/")
+    script = (Path(__file__).parent / "pad.js").read_text(encoding="utf-8").replace("</", "<\\/")
     page = f'<div class="gm-page" data-page="{name}">{image}</div>\n<script>(() => {{\n{script}\n'
-    page += f"start({json.dumps(name)}, {kind}, {json.dumps(data)});\n}})();</script>"
+    page += f"start({json.dumps(name)}, {kind}, {json.dumps(data)});".replace("</", "<\\/") + "\n})();</script>"
     _display({"text/html": page, **static}, alt)
