@@ -22,6 +22,18 @@ from gm_helpers.flows import Flow
 from gm_helpers.nn import slerp
 from gm_helpers.vae import VAE, kl_standard_normal
 
+# ipywidgets leaves the handles of its sliders and its pictures without names for screen readers
+NAMES = """<script>
+window.gmNames ??= new MutationObserver(() => {
+    for (const box of document.querySelectorAll('.gm-explorer')) {
+        for (const handle of box.querySelectorAll('.widget-slider [role=slider]'))
+            handle.ariaLabel = handle.closest('.widget-slider').querySelector('.widget-label').textContent;
+        const reading = box.querySelector('.gm-reading'), picture = box.querySelector('img');
+        if (reading && picture) { reading.role = 'status'; picture.alt = reading.textContent; }
+    }
+});
+window.gmNames.observe(document.body, {childList: true, subtree: true});
+</script>"""
 PIXEL = 6  # of the screen for each pixel of a digit
 Drawing = tuple[Figure | bytes, str]  # a figure or the bytes of a PNG, and what it says, in words and numbers
 
@@ -34,6 +46,8 @@ class Explorer:
         self.picture, self.reading = ipywidgets.Image(format="png"), ipywidgets.HTML()
         self.drawing = self.outdated = False
         self.box = ipywidgets.VBox([*controls.values(), self.reading, self.picture])
+        self.box.add_class("gm-explorer")
+        self.reading.add_class("gm-reading")
         for control in controls.values():
             control.observe(self.refresh, "value")
         try:
@@ -94,6 +108,7 @@ def explore(
     explorer = live[name] = Explorer(draw, controls)
     static = figures.static(bytes(explorer.picture.value), name, alt, figure_dir)
     _display({**explorer.box._repr_mimebundle_(), **static}, alt)
+    display({"text/html": NAMES, "text/plain": ""}, raw=True)
 
 
 def slider(label: str, value: float, low: float, high: float, step: float) -> ipywidgets.FloatSlider:

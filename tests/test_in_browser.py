@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from gm_helpers import recipes
 
@@ -53,13 +53,9 @@ def browser():
         own.close()
 
 
-@pytest.fixture
-def lab(tmp_path):
-    """Address of a JupyterLab, with its token, that touches neither the repository nor the user's settings.
-
-    Each test has its own: a second page would restore the first one's tabs.
-    """
-    root = tmp_path
+@contextlib.contextmanager
+def jupyterlab(root):
+    """Address of a JupyterLab in a new folder, with its token; it touches neither repository nor user's settings."""
     (root / "notebooks").mkdir()
     for path in NOTEBOOKS.glob("*.ipynb"):
         book = nbformat.read(path, as_version=4)
@@ -100,6 +96,13 @@ def lab(tmp_path):
     finally:
         server.terminate()
         server.wait(20)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """One for each test, because a second page would restore the first one's tabs."""
+    with jupyterlab(tmp_path) as address:
+        yield address
 
 
 @pytest.fixture
@@ -155,7 +158,7 @@ def test_a_notebook_runs_in_jupyterlab_and_its_sliders_move_their_pictures(name,
             ".widget-vbox", has=page.locator(".widget-label", has_text=re.compile(f"^{re.escape(label)}$"))
         )
         row = box.locator(".widget-slider", has=page.locator(".widget-label", has_text=label))
-        handle, image = row.get_by_role("slider"), box.locator("img.widget-image")
+        handle, image = row.get_by_role("slider", name=label), box.locator("img.widget-image")
         box.scroll_into_view_if_needed()
         before, value = picture(image), float(handle.get_attribute("aria-valuenow"))
         assert before.startswith(b"\x89PNG")
@@ -167,6 +170,7 @@ def test_a_notebook_runs_in_jupyterlab_and_its_sliders_move_their_pictures(name,
         bounds = row.locator(".noUi-base").bounding_box()
         page.mouse.click(bounds["x"] + 0.87 * bounds["width"], bounds["y"] + bounds["height"] / 2)
         wait_for_another(page, image, before, f"{label}, by mouse")
+        expect(image).to_have_attribute("alt", box.get_by_role("status").inner_text())
 
 
 def test_the_reading_of_a_moved_slider_is_the_formulas_value(page, lab):
