@@ -14,7 +14,7 @@ NAMES       := $(basename $(notdir $(SOURCES)))
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures $(NAMES:%=figures-%) test lint lab notebooks weights clean
+.PHONY: help setup figures $(NAMES:%=figures-%) test lint lab notebooks weights bench clean
 
 help:       ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+: *.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,8 +44,19 @@ notebooks: $(STAMP) ## execute notebooks/source/*.md and write the committed not
 weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, hours on two cores)
 	$(PYTHON) -m gm_helpers train $(SHIPPED) --profile full --out gm_helpers/weights
 
+bench: .venv-bench/.installed ## time training beside the loops and libraries that people use
+	.venv-bench/bin/python benchmarks/speed.py
+
+# An environment of its own for the other libraries, which sees the course's too.
+.venv-bench/.installed: $(STAMP) benchmarks/requirements.txt
+	@$(PYTHON) -m venv .venv-bench
+	@purelib='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	    echo "import site; site.addsitedir('$$($(PYTHON) -c "$$purelib")')" > "$$(.venv-bench/bin/python -c "$$purelib")/course.pth"
+	@.venv-bench/bin/python -m pip install -q $(PIP_OPTIONS) -r benchmarks/requirements.txt
+	@touch $@
+
 clean:      ## remove .venv and all that runs have made
-	rm -rf .venv figures/quick figures/smoke runs *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-bench figures/quick figures/smoke runs *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(STAMP): requirements.txt constraints.txt pyproject.toml
 	@python=; for name in $(PYTHONS); do \

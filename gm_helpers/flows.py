@@ -148,7 +148,7 @@ class ActNorm(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.training and self.untouched:
             self.shift.data = -x.detach().mean(0)
-            self.log_scale.data = -(x.detach().std(0) + 0.01).log()
+            self.log_scale.data = -(x.detach().std(0, correction=0) + 0.01).log()
             self.untouched = False
         return (x + self.shift) * self.log_scale.exp(), self.log_scale.sum().expand(len(x))
 

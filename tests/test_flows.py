@@ -311,9 +311,15 @@ def wide(n, seed):
 def test_the_first_training_batch_standardises_each_position():
     x = wide(40, seed=1)
     z, _ = ActNorm((2, 3, 2)).double()(x)
-    deviation = torch.from_numpy(x.numpy().std(0, ddof=1))
+    deviation = torch.from_numpy(x.numpy().std(0))
     assert_close(z.mean(0), torch.zeros(2, 3, 2, dtype=torch.float64))
-    assert_close(z.std(0), deviation / (deviation + 0.01))
+    assert_close(z.std(0, correction=0), deviation / (deviation + 0.01))
+
+
+def test_a_first_batch_of_one_example_leaves_actnorm_finite():
+    z, log_det = ActNorm((2,))(torch.tensor([[3.0, 1.0]]))
+    assert z.tolist() == [[0, 0]]
+    assert log_det.isfinite().all()
 
 
 def test_a_position_that_is_always_the_same_comes_out_as_zero():

@@ -1,0 +1,376 @@
+"""Images per second in training: this course beside the loop that is usually copied, and beside other libraries.
+
+All contenders of a family train the same architecture with the same batch size on the same number of images, in rounds
+in turn (A B C A B C …), each going on where its last round ended; the first round warms up and isn't counted. Printed
+is the median over the rounds with the smallest and largest, the ratio of this course's median to each, and the loss of
+each one's last round, so that nobody is fast by doing less. Then come the floating-point operations that this course's
+training reaches, as a share of the fastest matrix product of this machine, and what happens before a training.
+
+    make bench                                      # installs the other libraries into .venv-bench first
+    .venv-bench/bin/python benchmarks/speed.py --device cuda
+"""
+
+import argparse
+import functools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+from torchvision.datasets import MNIST
+
+from gm_helpers import data, flows, gan, recipes, vae
+from gm_helpers.train import train
+
+BATCH = 128
+STEPS = {"vae": 150, "gan": 50, "flow": 15}  # of each round: one or two seconds of this course
+Trainer = Callable[[int], float]  # trains for so many steps, returns their mean loss
+
+
+# ---------------------------------------------------------------- this course
+
+
+def ours(name: str, device: str, bfloat16: bool = False, compiled: bool = False) -> Trainer:
+    """The course's own loop, its model and its learning rate."""
+    recipe = recipes.RECIPES[name]
+    plan = recipe.schedules["quick"]
+    images = recipe.inputs("mnist", "train", device)
+    torch.manual_seed(0)
+    model = recipe.model(**recipe.arguments).to(device)
+    if compiled:
+        model.bijection.compile()  # type: ignore[operator, union-attr]
+
+    def run(steps: int) -> float:
+        own = {"learning_rate": plan.learning_rate, "betas": plan.betas, "average": plan.average}
+        history = train(
+            model, images, recipe.prepare, steps=steps, batch_size=BATCH, bfloat16=bfloat16, title=name, **own
+        ).history
+        return statistics.mean(sum(player["loss"] for player in row["train"].values()) for row in history)
+
+    return run
+
+
+# ---------------------------------------------------------------- the loops that are usually copied
+
+
+def batches(device: str, *further: Callable) -> Iterator[Tensor]:
+    """MNIST as most scripts read it."""
+    dataset = MNIST(data.folder(), transform=transforms.Compose([transforms.ToTensor(), *further]))
+    while True:
+        for images, _ in DataLoader(dataset, batch_size=BATCH, shuffle=True, drop_last=True):
+            yield images.to(device)
+
+
+def plain(
+    model: nn.Module, loss: Callable[[Tensor], Tensor], loader: Iterator[Tensor], learning_rate: float
+) -> Trainer:
+    """Adam, a loader, and the loss asked for in each step."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+
+    def run(steps: int) -> float:
+        total = 0.0
+        for _ in range(steps):
+            value = loss(next(loader))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            total += value.item()
+        return total / steps
+
+    return run
+
+
+def plain_vae(device: str) -> Trainer:
+    """Binary cross-entropy of sigmoids, summed."""
+    model = vae.VAE(20).to(device)
+
+    def loss(x: Tensor) -> Tensor:
+        x = torch.bernoulli(x).view(-1, 784)
+        mean, log_var = model.encode(x)
+        z = mean + torch.randn_like(mean) * torch.exp(0.5 * log_var)
+        reconstruction = F.binary_cross_entropy(torch.sigmoid(model.decode(z)), x, reduction="sum")
+        return (reconstruction - 0.5 * torch.sum(1 + log_var - mean.pow(2) - log_var.exp())) / len(x)
+
+    return plain(model, loss, batches(device), 2e-3)
+
+
+def plain_gan(device: str) -> Trainer:
+    """G moves first, D sees the same samples; binary cross-entropy of sigmoids; one Adam for each."""
+    generator, discriminator = gan.Generator(100).to(device), gan.Discriminator(0.1).to(device)
+    optimizers = [torch.optim.Adam(own.parameters(), lr=2e-4, betas=(0.5, 0.999)) for own in (generator, discriminator)]
+    criterion, loader = nn.BCELoss(), batches(device, transforms.Normalize([0.5], [0.5]))
+
+    def run(steps: int) -> float:
+        total = 0.0
+        for _ in range(steps):
+            real = next(loader)
+            valid, fake = torch.ones(len(real), device=device), torch.zeros(len(real), device=device)
+            optimizers[0].zero_grad()
+            samples = generator(torch.randn(len(real), 100, device=device))
+            generator_loss = criterion(torch.sigmoid(discriminator(samples)), valid)
+            generator_loss.backward()
+            optimizers[0].step()
+            optimizers[1].zero_grad()
+            on_real = criterion(torch.sigmoid(discriminator(real)), valid)
+            discriminator_loss = on_real + criterion(torch.sigmoid(discriminator(samples.detach())), fake)
+            discriminator_loss.backward()
+            optimizers[1].step()
+            total += generator_loss.item() + discriminator_loss.item()
+        return total / steps
+
+    return run
+
+
+def plain_flow(device: str) -> Trainer:
+    """The course's model in the usual loop."""
+    model = flows.flow_fully_connected().to(device)
+    return plain(model, lambda x: model.loss(255 * x)["loss"], batches(device), 1e-3)
+
+
+# ---------------------------------------------------------------- other libraries
+
+
+def pythae_vae(device: str) -> Trainer:
+    """pythae's trainer, with networks of the same sizes."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = vae.VAE(20)
+
+        def forward(self, x: Tensor) -> ModelOutput:
+            mean, log_var = self.net.encode(x)
+            return ModelOutput(embedding=mean, log_covariance=log_var)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = vae.VAE(20).decoder
+
+        def forward(self, z: Tensor) -> ModelOutput:
+            return ModelOutput(reconstruction=torch.sigmoid(self.net(z)).view(-1, 1, 28, 28))
+
+    model = VAE(VAEConfig(input_dim=(1, 28, 28), latent_dim=20, reconstruction_loss="bce"), Encoder(), Decoder())
+    folder = tempfile.TemporaryDirectory()  # for files that the trainer would write at the end
+
+    @functools.cache
+    def trainer(steps: int) -> BaseTrainer:
+        """Whose epoch has so many steps, by a DataLoader over as many images."""
+        images = data.binarize(data.load("mnist", "train").pixels[: steps * BATCH], torch.Generator().manual_seed(0))
+        told = BaseTrainerConfig(
+            output_dir=folder.name,
+            per_device_train_batch_size=BATCH,
+            learning_rate=2e-3,
+            no_cuda=device == "cpu",
+        )
+        own = BaseTrainer(model, BaseDataset(images, torch.zeros(len(images))), training_config=told)
+        own.prepare_training()
+        return own
+
+    return lambda steps: float(trainer(steps).train_step(epoch=1))
+
+
+def library_flow(log_prob: Callable[[Tensor], Tensor], model: nn.Module, device: str) -> Trainer:
+    """A library's density of the logits, standardised by the first batch, with images that lie in memory, as here."""
+    logits = flows.Stack([*flows.pixels_to_logits(1e-5), flows.ActNorm((1, 28, 28)), flows.Flatten((1, 28, 28))])
+    images = data.load("mnist", "train", device).pixels
+
+    def loader() -> Iterator[Tensor]:
+        while True:
+            yield images[torch.randint(len(images), (BATCH,), device=device)]
+
+    def loss(x: Tensor) -> Tensor:
+        h, log_det = logits(x + torch.rand(x.shape, device=device))
+        return flows.bits_per_dim(log_prob(h) + log_det).mean()
+
+    return plain(model, loss, loader(), 1e-3)
+
+
+def zuko_flow(device: str) -> Trainer:
+    """zuko's coupling transforms and networks, of the same sizes and masks."""
+    import zuko
+    from zuko.flows.coupling import GeneralCouplingTransform
+
+    layers = [
+        GeneralCouplingTransform(784, mask=mask.bool(), hidden_features=(512, 512))
+        for mask in flows.alternate(flows.checkerboard(28, 28), 8)
+    ]
+    base = zuko.lazy.UnconditionalDistribution(
+        zuko.distributions.DiagNormal, torch.zeros(784), torch.ones(784), buffer=True
+    )
+    model = zuko.lazy.Flow(layers, base).to(device)
+    return library_flow(lambda h: model().log_prob(h), model, device)
+
+
+def nflows_flow(device: str) -> Trainer:
+    """nflows' affine couplings, with networks of the same sizes and masks."""
+    from nflows.distributions.normal import StandardNormal
+    from nflows.flows import Flow
+    from nflows.nn.nets import MLP
+    from nflows.transforms import AffineCouplingTransform, CompositeTransform
+
+    class Network(MLP):
+        def forward(self, inputs: Tensor, context: None = None) -> Tensor:
+            return super().forward(inputs)
+
+    layers = [
+        AffineCouplingTransform(1 - mask, lambda inputs, outputs: Network([inputs], [outputs], [512, 512]))
+        for mask in flows.alternate(flows.checkerboard(28, 28), 8)
+    ]
+    model = Flow(CompositeTransform(layers), StandardNormal([784])).to(device)
+    return library_flow(model.log_prob, model, device)
+
+
+FAMILIES: dict[str, dict[str, Callable[[str], Trainer]]] = {
+    "vae": {
+        "this course": lambda device: ours("vae-20d", device),
+        "usual loop": plain_vae,
+        "pythae": pythae_vae,
+    },
+    "gan": {"this course": lambda device: ours("gan", device), "usual loop": plain_gan},
+    "flow": {
+        "this course": lambda device: ours("flow-fc", device),
+        "this course, bfloat16": lambda device: ours("flow-fc", device, bfloat16=True),
+        "this course, bfloat16, compiled": lambda device: ours("flow-fc", device, bfloat16=True, compiled=True),
+        "usual loop": plain_flow,
+        "zuko": zuko_flow,
+        "nflows": nflows_flow,
+    },
+}
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def flops_per_image(train_steps: Trainer) -> float:
+    """Of matrix products, forward and backward, counted in two steps."""
+    with FlopCounterMode(display=False) as counter:
+        train_steps(2)
+    return counter.get_total_flops() / (2 * BATCH)
+
+
+def ceiling(device: str) -> float:
+    """Operations per second of the fastest of some float32 matrix products, each the best of ten."""
+
+    def once(size: int) -> float:
+        a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+        start = time.perf_counter()
+        (a @ b)[0, 0].item()
+        return 2 * size**3 / (time.perf_counter() - start)
+
+    return max(once(size) for size in (512, 1024, 2048) for _ in range(10))
+
+
+def measure(family: str, rounds: int, device: str) -> dict:
+    """Name -> images per second of each round, and the last one's loss; with the share of the ceiling."""
+    steps = STEPS[family] * (20 if device == "cuda" else 1)
+    contenders = {name: make(device) for name, make in FAMILIES[family].items()}
+    found: dict[str, dict] = {name: {"rates": []} for name in contenders}
+    for _ in range(rounds + 1):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            loss = run(steps)
+            found[name] |= {
+                "loss": loss,
+                "rates": [*found[name]["rates"], steps * BATCH / (time.perf_counter() - start)],
+            }
+    for own in found.values():
+        own["rates"] = own["rates"][1:]
+    peak = ceiling(device)
+    flops = flops_per_image(contenders["this course"])
+    found["this course"]["share of the ceiling"] = statistics.median(found["this course"]["rates"]) * flops / peak
+    return found
+
+
+def before_training() -> dict[str, float]:
+    """Seconds in a fresh process: torch's import, the course's modules after it, MNIST read and verified."""
+    script = """import time; a = time.perf_counter()
+import torch; b = time.perf_counter()
+from gm_helpers import data, flows, gan, metrics, recipes, vae; c = time.perf_counter()
+for split in ("train", "test"): data.load("mnist", split)
+print(b - a, c - b, time.perf_counter() - c)"""
+    runs = [
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True) for _ in range(5)
+    ]
+    columns = zip(*(map(float, run.stdout.split()) for run in runs), strict=True)
+    names = ("import torch", "import of gm_helpers' modules after it", "MNIST, read and verified")
+    return dict(zip(names, map(statistics.median, columns), strict=True))
+
+
+def table(results: dict[str, dict[str, dict]]) -> str:
+    """Threads -> family -> what `measure` found, as Markdown."""
+    lines = [
+        "| Threads | Model | Trained by | Images per second (range) | Times as fast | Loss |",
+        "|---|---|---|---|---|---|",
+    ]
+    for threads, families in results.items():
+        for family, found in families.items():
+            first = statistics.median(found["this course"]["rates"])
+            for name, own in found.items():
+                rates = own["rates"]
+                median = statistics.median(rates)
+                lines.append(
+                    f"| {threads} | {family} | {name} | {median:,.0f} ({min(rates):,.0f}–{max(rates):,.0f}) "
+                    f"| {first / median:.2f} | {own['loss']:.3g} |"
+                )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure in a process of its own for each number of threads, print tables, write them as JSON."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    options.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--json", type=Path, default=Path(__file__).with_name("speed.json"))
+    options.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    told = options.parse_args()
+    if told.worker:
+        torch.set_num_threads(told.threads[0])
+        print(json.dumps({family: measure(family, told.rounds, told.device) for family in told.families}))
+        return
+    results = {}
+    for threads in told.threads if told.device == "cpu" else [torch.get_num_threads()]:
+        command = [sys.executable, __file__, "--worker", "--threads", str(threads), "--rounds", str(told.rounds)]
+        command += ["--device", told.device, "--families", *told.families]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
+        run = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        results[str(threads)] = json.loads(run.stdout.splitlines()[-1])
+    seconds = before_training()
+    print(table(results))
+    for threads, families in results.items():
+        shares = ", ".join(
+            f"{family} {own['this course']['share of the ceiling']:.0%}" for family, own in families.items()
+        )
+        print(f"\nShare of the fastest float32 matrix product, {threads} threads: {shares}.")
+    print("\n" + "; ".join(f"{name}: {own:.2f} s" for name, own in seconds.items()) + ".")
+    packages = {name: version(name) for name in ("torch", "zuko", "nflows", "pythae")}
+    machine = {"cpu": platform.machine(), "cores": os.cpu_count(), "device": told.device}
+    if told.device == "cuda":
+        machine["device"] = torch.cuda.get_device_name()
+    content = {"date": date.today().isoformat(), "machine": machine, "versions": packages}
+    told.json.write_text(json.dumps(content | {"threads": results, "seconds": seconds}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
