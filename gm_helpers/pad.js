@@ -83,9 +83,10 @@ function latentPad(page, data, decode) {
   const SIDE = 340, REACH = 4;                         // the plane from −4 to 4
   const pad = add(page, "canvas", {width: SIDE, height: SIDE, tabindex: 0, role: "slider", "aria-label":
     "latent code z1, z2: arrow keys move the point", "aria-valuemin": -REACH, "aria-valuemax": REACH, class: "gm-pad", ...ALLOW_ARROWS});
-  pad.style.cssText = "touch-action:none; cursor:crosshair; background:white";
+  pad.style.cssText = "touch-action:none; cursor:crosshair; background:white; outline-offset:-3px";  // else the cell cuts it off
   focusRing(pad);
   const side = add(page, "div"), paintDigit = digit(side), reading = add(side, "div", {"aria-live": "polite"});
+  side.style.width = `${PICTURE}px`;
   add(side, "div", {}, "Drag, or use the arrow keys; Page Up and Down, Home and End go further.");
   const scatter = document.createElement("canvas");
   scatter.width = scatter.height = SIDE;

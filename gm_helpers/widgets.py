@@ -235,19 +235,20 @@ def stretched_density(figure_dir: str = "") -> None:
 
 def warped_plane(flow: Flow, points: Tensor, figure_dir: str = "") -> None:
     """Points (N, 2) and a grid, carried through the first layers of a flow of the plane."""
-    side = torch.linspace(-2, 2, 25, device=points.device, dtype=points.dtype)
-    lattice = torch.stack(torch.meshgrid(side, 0.75 * side, indexing="ij"), dim=2).flatten(0, 1)
+    side, fine = (torch.linspace(-2, 2, n, device=points.device, dtype=points.dtype) for n in (25, 400))
+    upright = torch.stack(torch.meshgrid(side, 0.75 * fine, indexing="ij"), dim=2)
+    level = torch.stack(torch.meshgrid(fine, 0.75 * side, indexing="xy"), dim=2)
+    lines = torch.cat([upright, level])  # (50, 400, 2): fine enough that no two chords cross
 
     @torch.no_grad()
     def draw(depth: float) -> Drawing:
-        own, grid, log_det = points, lattice, points.new_zeros(len(points))
+        own, grid, log_det = points, lines.flatten(0, 1), points.new_zeros(len(points))
         for layer in flow.bijection.layers[: int(depth)]:
             own, change = layer(own)
             grid, log_det = layer(grid)[0], log_det + change
         figure, axis = plt.subplots(figsize=(4.5, 4.5))
         axis.scatter(own[:, 0].cpu(), own[:, 1].cpu(), s=2, color=figures.COLOURS[0])
-        lines = grid.view(25, 25, 2).cpu()
-        for line in [*lines, *lines.transpose(0, 1)]:
+        for line in grid.view(lines.shape).cpu():
             axis.plot(*line.T, "-", color="#777777", linewidth=0.5)
         axis.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xlabel="$h_1$", ylabel="$h_2$")
         return figure, f"after {int(depth)} layers: mean log-determinant {log_det.mean().item():.3f} nats"
