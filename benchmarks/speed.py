@@ -319,7 +319,7 @@ print(b - a, c - b, time.perf_counter() - c)"""
 def table(results: dict[str, dict[str, dict]]) -> str:
     """Threads -> family -> what `measure` found, as Markdown."""
     lines = [
-        "| Threads | Model | Trained by | Images per second (range) | This course in float32 is … times as fast | Loss |",
+        "| Threads | Model | Trained by | Images per second (range) | This course in float32 over it | Loss |",
         "|---|---|---|---|---|---|",
     ]
     for threads, families in results.items():
