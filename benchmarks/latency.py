@@ -65,7 +65,7 @@ def main() -> None:
     presses = parser.parse_args().presses
     with tempfile.TemporaryDirectory() as folder, jupyterlab(Path(folder)) as address, sync_playwright() as playwright:
         cells = [nbformat.v4.new_code_cell(source) for source in CELLS.split("---\n")]
-        book = nbformat.read(Path(folder, "notebooks", "one_widget.ipynb"), as_version=4)  # for its kernel's name
+        book = nbformat.read(Path(folder, "notebooks", "two_widgets.ipynb"), as_version=4)  # for its kernel's name
         book.cells = cells
         nbformat.write(book, Path(folder, "notebooks", "latency.ipynb"))
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import io
 import math
 import os
 import re
@@ -14,8 +15,10 @@ import urllib.request
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from gm_helpers import recipes
@@ -26,6 +29,13 @@ WIDGETS = {  # of each notebook, in their order: the label of a slider that chan
     "2_gan": ["logit a", "fraction t", "training (stages)"],
     "3_flows": ["steepness s", "depth (layers)", "temperature T", "fraction t"],
 }
+TWO_WIDGETS = (
+    "from gm_helpers import widgets\nwidgets.two_normals()",
+    """import torch
+from gm_helpers import recipes
+vae = recipes.pretrained("vae-20d", "cpu")
+widgets.interpolation("digits", torch.linspace(-2, 2, 200).view(10, 20).sin(), lambda z: vae.decode(z).sigmoid())""",
+)
 START, RUN = 60_000, 300_000  # ms that JupyterLab and a notebook in profile smoke may take
 
 
@@ -63,8 +73,8 @@ def jupyterlab(root):
             if "parameters" in cell.metadata.get("tags", []):
                 cell.source = cell.source.replace('profile: str = "quick"', 'profile: str = "smoke"')
         nbformat.write(book, root / "notebooks" / path.name)
-    book.cells = [nbformat.v4.new_code_cell("from gm_helpers import widgets\nwidgets.two_normals()")]
-    nbformat.write(book, root / "notebooks" / "one_widget.ipynb")
+    book.cells = [nbformat.v4.new_code_cell(own) for own in TWO_WIDGETS]
+    nbformat.write(book, root / "notebooks" / "two_widgets.ipynb")
     tracker = root / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
     tracker.parent.mkdir(parents=True)
     tracker.write_text('{"windowingMode": "none"}')  # else cells that are out of sight are not in the page
@@ -174,7 +184,7 @@ def test_a_notebook_runs_in_jupyterlab_and_its_sliders_move_their_pictures(name,
 
 
 def test_the_reading_of_a_moved_slider_is_the_formulas_value(page, lab):
-    assert run_all(page, lab.format("one_widget")) == []
+    assert run_all(page, lab.format("two_widgets")) == []
     handle = page.locator(".widget-slider", has_text="mean μ").get_by_role("slider")
     handle.focus()
     for _ in range(10):
@@ -183,6 +193,23 @@ def test_the_reading_of_a_moved_slider_is_the_formulas_value(page, lab):
     expected = f"{0.5 * (mean**2 + std**2 - 1 - 2 * math.log(std)):.3f} nats at μ = {mean:.2f}"
     page.locator(".widget-html", has_text=expected).wait_for(timeout=10_000)
     assert float(handle.get_attribute("aria-valuenow")) == pytest.approx(mean)
+
+
+def test_a_moved_slider_shows_the_digits_that_torch_decodes(page, lab):
+    assert run_all(page, lab.format("two_widgets")) == []
+    box = page.locator(".widget-vbox", has=page.get_by_role("slider", name="fraction t"))
+    handle, image = box.get_by_role("slider", name="fraction t"), box.locator("img.widget-image")
+    before = picture(image)
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    shown = Image.open(io.BytesIO(wait_for_another(page, image, before, "fraction t, by key")))
+    codes = torch.linspace(-2, 2, 200).view(10, 20).sin()
+    z = torch.stack([codes[2], torch.lerp(codes[2], codes[7], 0.52), codes[7]])
+    with torch.no_grad():
+        expected = 255 * recipes.pretrained("vae-20d", "cpu").decode(z).sigmoid().view(3, 28, 28)
+    pixel = shown.height // 28
+    digits = torch.from_numpy(np.array(shown)[::pixel, ::pixel].astype("float32")).view(28, 3, 28).transpose(0, 1)
+    assert (digits - expected).abs().max() < 1
 
 
 # ---------------------------------------------------------------- pages without a kernel
