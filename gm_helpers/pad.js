@@ -140,7 +140,7 @@ function latentPad(page, data, decode) {
 function latentSliders(page, data, decode) {
   const left = add(page, "div"), paintDigit = digit(left), reading = add(left, "div", {"aria-live": "polite"});
   const grid = add(page, "div");
-  grid.style.cssText = "display:grid; grid-template-columns:repeat(2, 285px); gap:2px 16px";
+  grid.style.cssText = "flex:1 1 285px; display:grid; grid-template-columns:repeat(auto-fit, 285px); gap:2px 16px";
   const inputs = [], z = [];                            // z exactly; a slider shows it rounded to its steps
   let code = 0;
   const paint = newest(() => {

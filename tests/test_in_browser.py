@@ -315,3 +315,12 @@ def test_buttons_reset_and_encode_another_digit(offline):
         seen.append(root.locator("canvas.gm-digit").evaluate("canvas => canvas.toDataURL()"))
     assert seen[2] == first
     assert len({*seen}) == 3
+
+
+@pytest.mark.parametrize("width", [520, 900, 1200])  # 520 leaves what JupyterLab leaves of 900 beside its file browser
+def test_no_slider_of_a_latent_is_cut_off_in_a_narrow_window(offline, width):
+    offline.set_viewport_size({"width": width, "height": 1000})
+    root = offline.locator("[data-page='1.14-sliders']")
+    outer = root.bounding_box()
+    rows = [own.bounding_box() for own in root.locator("label").all()]
+    assert max(own["x"] + own["width"] for own in rows) <= outer["x"] + outer["width"]
