@@ -341,7 +341,7 @@ def latent_sliders(model: VAE, x: Tensor, labels: Tensor, figure_dir: str = "") 
     x: (N, …), images to start from, of the classes `labels` (N,). The latents are sorted by their mean KL over x.
     """
     mean, log_var = model.encode(x)
-    kl = kl_normal_per_latent(mean, log_var).mean(0)
+    kl = kl_standard_normal(mean.reshape(-1, 1), log_var.reshape(-1, 1)).view_as(mean).mean(0)  # of each latent alone
     order = kl.argsort(descending=True)
     data = {
         "codes": _rounded(mean, 3),
@@ -352,11 +352,6 @@ def latent_sliders(model: VAE, x: Tensor, labels: Tensor, figure_dir: str = "") 
     alt = "A decoded digit: what the sliders of the twenty latents start from."
     still = digits(model.decode(mean[:1]).sigmoid(), 1)
     _page("1.14-sliders", alt, still, "latentSliders", data | _decoder(model), figure_dir)
-
-
-def kl_normal_per_latent(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL of each latent's posterior to the prior, (N, D), in nats."""
-    return 0.5 * (mean**2 + log_var.exp() - 1 - log_var)
 
 
 def _rounded(codes: Tensor, decimals: int) -> list[list[float]]:

@@ -180,7 +180,11 @@ def test_a_notebook_runs_in_jupyterlab_and_its_sliders_move_their_pictures(name,
         bounds = row.locator(".noUi-base").bounding_box()
         page.mouse.click(bounds["x"] + 0.87 * bounds["width"], bounds["y"] + bounds["height"] / 2)
         wait_for_another(page, image, before, f"{label}, by mouse")
-        expect(image).to_have_attribute("alt", box.get_by_role("status").inner_text())
+        expect(box.get_by_role("status")).to_have_count(1)
+        # both at the same moment, because picture and reading arrive one after the other
+        same = "box => box.querySelector('img').alt === box.querySelector('[role=status]').textContent"
+        page.wait_for_function(same, arg=box.element_handle())
+        assert image.get_attribute("alt")
 
 
 def test_the_reading_of_a_moved_slider_is_the_formulas_value(page, lab):
