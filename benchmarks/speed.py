@@ -2,9 +2,10 @@
 
 All contenders of a family train the same architecture with the same batch size on the same number of images, in rounds
 in turn (A B C A B C …), each going on where its last round ended; the first round warms up and isn't counted. Printed
-is the median over the rounds with the smallest and largest, the ratio of this course's median to each, and the loss of
-each one's last round, so that nobody is fast by doing less. Then come the floating-point operations that this course's
-training reaches, as a share of the fastest matrix product of this machine, and what happens before a training.
+is the median over the rounds with the smallest and largest, its ratio to the usual loop's (for flows to zuko's), and
+the loss of each one's last round, so that nobody is fast by doing less. Then come the floating-point operations that
+this course's float32 training reaches, as a share of the fastest matrix product of this machine, and what happens
+before a training.
 
     make bench                                      # installs the other libraries into .venv-bench first
     .venv-bench/bin/python benchmarks/speed.py --device cuda
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,31 +39,40 @@ from gm_helpers import data, flows, gan, recipes, vae
 from gm_helpers.train import train
 
 BATCH = 128
-STEPS = {"vae": 150, "gan": 50, "flow": 15}  # of each round: one or two seconds of this course
+STEPS = {"vae": 300, "gan": 100, "flow": 30}  # of each round: one to four seconds of this course
+REFERENCES = {"vae": "usual loop", "gan": "usual loop", "flow": "zuko"}
 Trainer = Callable[[int], float]  # trains for so many steps, returns their mean loss
 
 
 # ---------------------------------------------------------------- this course
 
 
-def ours(name: str, device: str, bfloat16: bool = False, compiled: bool = False) -> Trainer:
-    """The course's own loop, its model and its learning rate."""
-    recipe = recipes.RECIPES[name]
-    plan = recipe.schedules["quick"]
-    images = recipe.inputs("mnist", "train", device)
-    torch.manual_seed(0)
-    model = recipe.model(**recipe.arguments).to(device)
-    if compiled:
-        model.bijection.compile()  # type: ignore[operator, union-attr]
+def ours(name: str) -> dict[str, Callable[[str], Trainer]]:
+    """The course's own loop, its model and its learning rate, in each way that a recipe can choose."""
 
-    def run(steps: int) -> float:
-        own = {"learning_rate": plan.learning_rate, "betas": plan.betas, "average": plan.average}
-        history = train(
-            model, images, recipe.prepare, steps=steps, batch_size=BATCH, bfloat16=bfloat16, title=name, **own
-        ).history
-        return statistics.mean(sum(player["loss"] for player in row["train"].values()) for row in history)
+    def make(device: str, **way: Any) -> Trainer:
+        recipe = recipes.RECIPES[name]
+        plan = recipe.schedules["quick"]
+        images = recipe.inputs("mnist", "train", device)
+        torch.manual_seed(0)
+        model = recipe.model(**recipe.arguments).to(device)
 
-    return run
+        def run(steps: int) -> float:
+            own = {"learning_rate": plan.learning_rate, "betas": plan.betas, "average": plan.average}
+            history = train(
+                model, images, recipe.prepare, steps=steps, batch_size=BATCH, title=name, **own, **way
+            ).history
+            return statistics.mean(sum(player["loss"] for player in row["train"].values()) for row in history)
+
+        return run
+
+    return {
+        "this course, float32": make,
+        "this course, bfloat16": lambda device: make(device, bfloat16=True),
+        "this course, bfloat16, compiled": lambda device: make(
+            device, bfloat16=True, compiled="reduce-overhead" if device == "cuda" else "default"
+        ),
+    }
 
 
 # ---------------------------------------------------------------- the loops that are usually copied
@@ -242,15 +253,13 @@ def nflows_flow(device: str) -> Trainer:
 
 FAMILIES: dict[str, dict[str, Callable[[str], Trainer]]] = {
     "vae": {
-        "this course": lambda device: ours("vae-20d", device),
+        **ours("vae-20d"),
         "usual loop": plain_vae,
         "pythae": pythae_vae,
     },
-    "gan": {"this course": lambda device: ours("gan", device), "usual loop": plain_gan},
+    "gan": {**ours("gan"), "usual loop": plain_gan},
     "flow": {
-        "this course": lambda device: ours("flow-fc", device),
-        "this course, bfloat16": lambda device: ours("flow-fc", device, bfloat16=True),
-        "this course, bfloat16, compiled": lambda device: ours("flow-fc", device, bfloat16=True, compiled=True),
+        **ours("flow-fc"),
         "usual loop": plain_flow,
         "zuko": zuko_flow,
         "nflows": nflows_flow,
@@ -296,8 +305,9 @@ def measure(family: str, rounds: int, device: str) -> dict:
     for own in found.values():
         own["rates"] = own["rates"][1:]
     peak = ceiling(device)
-    flops = flops_per_image(contenders["this course"])
-    found["this course"]["share of the ceiling"] = statistics.median(found["this course"]["rates"]) * flops / peak
+    own = found["this course, float32"]
+    flops = flops_per_image(contenders["this course, float32"])
+    own["share of the ceiling"] = statistics.median(own["rates"]) * flops / peak
     return found
 
 
@@ -317,21 +327,19 @@ print(b - a, c - b, time.perf_counter() - c)"""
 
 
 def table(results: dict[str, dict[str, dict]]) -> str:
-    """Threads -> family -> what `measure` found, as Markdown."""
-    lines = [
-        "| Threads | Model | Trained by | Images per second (range) | This course in float32 over it | Loss |",
-        "|---|---|---|---|---|---|",
-    ]
-    for threads, families in results.items():
-        for family, found in families.items():
-            first = statistics.median(found["this course"]["rates"])
-            for name, own in found.items():
-                rates = own["rates"]
-                median = statistics.median(rates)
-                lines.append(
-                    f"| {threads} | {family} | {name} | {median:,.0f} ({min(rates):,.0f}–{max(rates):,.0f}) "
-                    f"| {first / median:.2f} | {own['loss']:.3g} |"
-                )
+    """Threads -> family -> what `measure` found, as Markdown: rates, their range, and the ratio to the reference."""
+    names = {"1": "One thread", "2": "Two threads"}
+    counts = [names.get(threads, f"{threads} threads") for threads in results]
+    lines = ["| Model | Trained by | " + " | ".join(counts) + " | Loss |", "|---" * (3 + len(counts)) + "|"]
+    for family, contenders in next(iter(results.values())).items():
+        for name, own in contenders.items():
+            cells = []
+            for families in results.values():
+                rates = families[family][name]["rates"]
+                reference = statistics.median(families[family][REFERENCES[family]]["rates"])
+                ratio = statistics.median(rates) / reference
+                cells.append(f"{statistics.median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f}), **{ratio:.2f}**")
+            lines.append(f"| {family} | {name} | {' | '.join(cells)} | {own['loss']:.3g} |")
     return "\n".join(lines)
 
 
@@ -360,7 +368,7 @@ def main() -> None:
     print(table(results))
     for threads, families in results.items():
         shares = ", ".join(
-            f"{family} {own['this course']['share of the ceiling']:.0%}" for family, own in families.items()
+            f"{family} {own['this course, float32']['share of the ceiling']:.0%}" for family, own in families.items()
         )
         print(f"\nShare of the fastest float32 matrix product, {threads} threads: {shares}.")
     print("\n" + "; ".join(f"{name}: {own:.2f} s" for name, own in seconds.items()) + ".")

@@ -64,7 +64,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Images (B, 784) for noise z (B, latent_dim)."""
-        return self.layers(z)
+        return self.layers(z).to(z.dtype)  # the layers may run in bfloat16
 
 
 class Discriminator(nn.Module):
@@ -82,7 +82,7 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B,) that the images are data."""
-        return self.layers(x).squeeze(1)
+        return self.layers(x).squeeze(1).to(x.dtype)  # the layers may run in bfloat16, the loss may not
 
 
 class GAN(nn.Module):

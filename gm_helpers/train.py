@@ -1,11 +1,12 @@
 """The one training loop: for a game of any number of players, on any device, resumable to the bit."""
 
+import functools
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ EVALUATION_BATCH = 1000
 
 Values = dict[str, Tensor]  # what a loss function returns: "loss", which is minimised, and what else is to be logged
 Prepare = Callable[[Tensor, Generator], Tensor]
+Forwards = dict[nn.Module, Callable]  # module -> what to call in place of its forward
 
 
 class DivergenceError(CourseError):
@@ -72,6 +74,27 @@ def _computes(name: str) -> str | None:
     return None
 
 
+@functools.cache
+def bfloat16_pays(device: str) -> bool:
+    """Whether a matrix product on a device of that type is faster in bfloat16 than in float32, by a trial of both.
+
+    A processor without instructions for it needs up to forty times as long.
+    """
+
+    def seconds(precision: torch.dtype) -> float:
+        a, durations = (
+            torch.ones(*((256, 256) if device == "cpu" else (2048, 2048)), dtype=precision, device=device),
+            [],
+        )
+        for _ in range(5):
+            start = time.perf_counter()
+            (a @ a)[0, 0].item()  # asking for a number waits for a GPU
+            durations.append(time.perf_counter() - start)
+        return min(durations)
+
+    return seconds(torch.bfloat16) < seconds(torch.float32)
+
+
 def train(
     game: nn.Module,
     pixels: Tensor,
@@ -84,6 +107,7 @@ def train(
     betas: tuple[float, float] = (0.9, 0.999),
     average: float = 0.0,
     bfloat16: bool = False,
+    compiled: str = "",
     seed: int = 0,
     validation: Tensor | None = None,
     snapshots: Sequence[float] = (),
@@ -96,7 +120,9 @@ def train(
     pixels: all training images (N, …) uint8 on the game's device. prepare: turns a batch into what the loss takes.
     decay: bring the learning rate to 0 along half a cosine. betas: Adam's. average: a in average ← a·average +
     (1 − a)·weights after each step, which the game and its snapshots have in place of the last weights; 0 for none.
-    bfloat16: matrix products and convolutions in that precision (autocast), weights and the rest in float32.
+    bfloat16: matrix products and convolutions in that precision (autocast), weights and the rest in float32; where the
+    device is slower in it, all is float32. compiled: mode of torch.compile for the game's parts, "default" or for a
+    small model on a GPU "reduce-overhead"; where there is no compiler a printed sentence says so. "" for none.
     validation: images on which the losses are logged too, by the weights that are trained, not the averaged ones.
     snapshots: fractions of the run, 0 to 1. state_file: keeps the run's state; if it exists the run goes on from it.
     Ctrl-C ends the run after the current step. Raises DivergenceError, and CheckpointError for an unusable state file.
@@ -107,8 +133,9 @@ def train(
         name: torch.optim.Adam(own, lr=learning_rate, betas=betas, fused=True) for name, own in parameters.items()
     }
     generator = torch.Generator(pixels.device).manual_seed(seed)
+    bfloat16 = bfloat16 and bfloat16_pays(pixels.device.type)
     plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay}
-    plan |= {"betas": betas, "average": average, "bfloat16": bfloat16, "seed": seed}
+    plan |= {"betas": betas, "average": average, "bfloat16": bfloat16, "compiled": compiled, "seed": seed}
     plan |= {"images": len(pixels), "device": pixels.device.type}
     state = _State(plan, game, optimizers, generator)
     if state_file and state_file.exists():
@@ -118,6 +145,7 @@ def train(
         state.keep(snapshots)
 
     game.train()
+    arithmetic = _arithmetic(_compiled(game, compiled, title) if compiled else {}, pixels.device.type, bfloat16)
     started, saved = time.monotonic() - run.seconds, time.monotonic()
     progress = tqdm(total=steps, initial=run.step, desc=title, unit="step", mininterval=SHOW_EVERY)
     with _interruptible() as stop, progress as bar:
@@ -125,7 +153,7 @@ def train(
             index = torch.randint(len(pixels), (batch_size,), generator=generator, device=pixels.device)
             x = prepare(pixels[index], generator)
             for name, (_, loss) in players.items():
-                with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bfloat16):
+                with arithmetic(run.step):
                     values = loss(x, generator)
                 optimizers[name].param_groups[0]["lr"] = learning_rate * (cosine(run.step / steps) if decay else 1)
                 optimizers[name].zero_grad()
@@ -152,6 +180,35 @@ def train(
     if not run.finished:
         print(f"{title} was stopped at step {run.step:,} of {steps:,}; the model keeps what it has learnt.")
     return run
+
+
+def _compiled(game: nn.Module, mode: str, title: str) -> Forwards:
+    """The game's parts as torch.compile makes them when they are first called; none, and a sentence, if it can't."""
+    try:
+        torch.compile(torch.neg, mode=mode)(next(game.parameters()).detach())
+    except RuntimeError as error:
+        print(f"{title}: trained without torch.compile, which doesn't work here ({str(error).splitlines()[0]}).")
+        return {}
+    print(f"{title}: torch.compile works on the second step, for up to a minute.")
+    return {part: torch.compile(part.forward, mode=mode) for part in game.children()}
+
+
+def _arithmetic(compiled: Forwards, device: str, bfloat16: bool) -> Callable[[int], AbstractContextManager]:
+    """For the number of a step the context in which its losses are computed: how precisely, and by compiled code."""
+
+    @contextmanager
+    def at(step: int) -> Iterator[None]:
+        forwards = compiled if step else {}  # the first step sets what the first batch decides: that isn't compiled
+        for part, forward in forwards.items():
+            part.forward = forward  # an attribute that hides the class's own, so that a state_dict has the same names
+        try:
+            with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+                yield
+        finally:
+            for part in forwards:
+                del part.forward
+
+    return at
 
 
 def cosine(fraction: float) -> float:
@@ -220,7 +277,9 @@ class _State:
 
     def require_finite(self) -> None:
         """Raises DivergenceError for a NaN or infinity in a weight, or in a value since the last log step."""
-        bad = [player for player in self.optimizers if not all(v.isfinite().all() for v in self.numbers(player))]
+        # sums, because a NaN or an infinity stays one in them, and looking at each number takes thirty times as long
+        sums = {player: torch.stack([v.sum() for v in self.numbers(player)]) for player in self.optimizers}
+        bad = [player for player, own in sums.items() if not own.isfinite().all()]
         if bad:
             good = "no step was good"
             if self.run.history:

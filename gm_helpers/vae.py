@@ -89,12 +89,13 @@ class VAE(nn.Module):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each (B, latent_dim), the latter within ±LOG_VAR_BOUND."""
         hidden = self.trunk(x)
-        log_var = LOG_VAR_BOUND * torch.tanh(self.log_var_head(hidden) / LOG_VAR_BOUND)
-        return self.mean_head(hidden), log_var
+        # the layers may run in bfloat16, the sums of the bound may not
+        mean, log_var = self.mean_head(hidden).to(x.dtype), self.log_var_head(hidden).to(x.dtype)
+        return mean, LOG_VAR_BOUND * torch.tanh(log_var / LOG_VAR_BOUND)
 
     def decode(self, z: Tensor) -> Tensor:
         """Logits of the pixels, (B, 784), for latents z (B, latent_dim)."""
-        return self.decoder(z)
+        return self.decoder(z).to(z.dtype)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z), (B,), in nats."""
@@ -159,7 +160,7 @@ class GreyVAE(VAE):
 
     def decode(self, z: Tensor) -> Tensor:
         """Both parameters of the pixels before they are scaled, (B, 1568)."""
-        return self.decoder(z)
+        return self.decoder(z).to(z.dtype)
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:

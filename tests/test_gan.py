@@ -284,3 +284,16 @@ def test_samples_depend_on_the_generator_alone():
 
 def test_a_smaller_game_has_noise_of_its_own_size():
     assert random_gan(latent_dim=3).sample(2, seeded(0)).shape == (2, 1, 28, 28)
+
+
+def test_layers_in_bfloat16_leave_samples_verdicts_and_losses_in_float32():
+    gan, x = GAN(dropout=0.1), REAL.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        samples = gan.generator(gan.noise(4))
+        values = [
+            samples,
+            gan.discriminator(samples),
+            *gan.discriminator_loss(x).values(),
+            gan.generator_loss(x)["loss"],
+        ]
+    assert {own.dtype for own in values} == {torch.float32}

@@ -155,7 +155,7 @@ def test_every_recipe_has_every_profile_and_a_model_that_plays(name):
 def test_what_a_schedule_leaves_out_is_as_train_has_it():
     defaults = inspect.signature(train.train).parameters
     schedule = asdict(Schedule(steps=1, batch_size=1, learning_rate=1.0, decay=False))
-    for option in ("betas", "average", "bfloat16"):
+    for option in ("betas", "average", "bfloat16", "compiled"):
         assert schedule[option] == defaults[option].default
 
 
@@ -486,7 +486,7 @@ def test_shipped_weights_are_of_the_full_run_on_mnist(name):
 # These need MNIST: where it is neither there nor to be fetched they fail, because nothing would have been measured.
 
 
-@pytest.mark.parametrize(("name", "at_most"), [("vae-20d", 95.5), ("vae-2d", 145.5)])
+@pytest.mark.parametrize(("name", "at_most"), [("vae-20d", 94.5), ("vae-2d", 144)])
 def test_shipped_weights_reach_on_mnist_what_their_metadata_says(name, at_most):
     told, model = checkpoint.load(WEIGHTS / f"{name}.safetensors")[1]["metrics"], pretrained(name, "cpu")
     for split in ("val", "test"):
@@ -495,12 +495,12 @@ def test_shipped_weights_reach_on_mnist_what_their_metadata_says(name, at_most):
         error = values["negative_elbo_error"]
         assert error == pytest.approx(told[f"{split}_negative_elbo_error"], rel=0.1)
         assert abs(values["negative_elbo"] - told[f"{split}_negative_elbo"]) < error  # the images are the same
-        assert values["negative_elbo"] < at_most
         gain = told[f"{split}_negative_elbo"] - told[f"{split}_importance_weighted_500"]
         part = data.binarize(pixels[::100], seeded(2)), seeded(3)
         one, many = metrics.importance_weighted_bounds(model, part[0], (1, 500), part[1])
         mean, error = metrics.mean_and_standard_error(many - one)
         assert abs(mean - gain) < 4 * error
+    assert told["test_negative_elbo"] < at_most
 
 
 def test_the_shipped_classifier_names_on_mnist_the_share_of_digits_that_its_metadata_says():

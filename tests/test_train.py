@@ -1,4 +1,5 @@
 import copy
+import itertools
 import math
 import os
 import signal
@@ -6,17 +7,19 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 
 import pytest
 import torch
 from conftest import seeded
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 
 from gm_helpers import train as loop
 from gm_helpers.checkpoint import CheckpointError, load_state
+from gm_helpers.flows import ActNorm
 from gm_helpers.train import DivergenceError, choose_device, cosine, evaluate, train
 
 
@@ -389,6 +392,7 @@ def test_the_state_is_saved_at_the_first_log_step_after_each_minute_and_at_the_e
         ({"betas": (0.5, 0.99)}, r"betas \(0.9, 0.999\)"),
         ({"average": 0.5}, "average 0.0"),
         ({"bfloat16": True}, "bfloat16 False"),
+        ({"compiled": "default"}, "compiled "),
         ({"pixels": PIXELS[:59]}, "images 60"),
         ({"seed": 4, "batch_size": 8}, "batch_size 7, seed 3"),
     ],
@@ -612,6 +616,13 @@ def as_float32(pixels, generator):
     return pixels.float() / 255
 
 
+@pytest.fixture
+def fast_bfloat16(monkeypatch):
+    """This machine is faster in bfloat16."""
+    monkeypatch.setattr(loop, "bfloat16_pays", lambda device: device == "cpu")
+
+
+@pytest.mark.usefixtures("fast_bfloat16")
 @pytest.mark.parametrize(("given", "dtype"), [({"bfloat16": True}, torch.bfloat16), ({}, torch.float32)])
 def test_bfloat16_is_for_the_losses_of_training_alone_and_only_where_asked(given, dtype):
     game = products()
@@ -619,6 +630,7 @@ def test_bfloat16_is_for_the_losses_of_training_alone_and_only_where_asked(given
     assert [own.seen for own in game.parts.values()] == [{(True, dtype), (False, torch.float32)}] * 2
 
 
+@pytest.mark.usefixtures("fast_bfloat16")
 def test_in_a_bfloat16_run_weights_gradients_and_batches_stay_in_float32():
     game, outside = products(), []
 
@@ -631,6 +643,7 @@ def test_in_a_bfloat16_run_weights_gradients_and_batches_stay_in_float32():
     assert not any(outside)
 
 
+@pytest.mark.usefixtures("fast_bfloat16")
 def test_a_bfloat16_run_is_bitwise_the_loop_one_would_write_by_hand():
     game, by_hand = products(), products()
     quickly(game, prepare=as_float32, steps=20, decay=False, bfloat16=True)
@@ -645,6 +658,110 @@ def test_a_bfloat16_run_is_bitwise_the_loop_one_would_write_by_hand():
             loss.backward()
             optimizer.step()
     assert same(game.state_dict(), by_hand.state_dict())
+
+
+def test_where_bfloat16_is_slower_the_run_is_in_float32(monkeypatch, tmp_path):
+    monkeypatch.setattr(loop, "bfloat16_pays", lambda device: False)
+    asked, plain = products(), products()
+    quickly(asked, prepare=as_float32, steps=3, bfloat16=True, state_file=tmp_path / "s")
+    quickly(plain, prepare=as_float32, steps=3)
+    assert same(asked.state_dict(), plain.state_dict())
+    assert load_state(tmp_path / "s")["plan"]["bfloat16"] is False
+
+
+@pytest.mark.parametrize(("bfloat16", "float32"), [((9, 9, 1, 9, 9), (2,) * 5), ((2,) * 5, (9, 9, 1, 9, 9))])
+def test_the_best_of_five_trials_in_each_precision_decides(bfloat16, float32, monkeypatch):
+    ticks = iter([0, *(time for end in itertools.accumulate([*bfloat16, *float32]) for time in (end, end))])
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    assert loop.bfloat16_pays.__wrapped__("cpu") is (min(bfloat16) < min(float32))
+
+
+def test_the_trial_multiplies_in_both_precisions():
+    seen = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.matmul:
+                seen.append(args[0].dtype)
+            return function(*args, **kwargs or {})
+
+    with Watch():
+        loop.bfloat16_pays.__wrapped__("cpu")
+    assert seen == [torch.bfloat16] * 5 + [torch.float32] * 5
+
+
+# ---------------------------------------------------------------- torch.compile
+
+
+class Parts(nn.Module):
+    """A normalising layer that the first batch sets, and a layer after it: two parts of a game of one player."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.norm, self.layer = ActNorm((4,)), nn.Linear(4, 1)
+
+    def loss(self, x, generator):
+        z, log_det = self.norm(x)
+        return {"loss": self.layer(z).square().mean() - log_det.mean() + z.square().mean() / 2}
+
+    def players(self):
+        return {"parts": (self, self.loss)}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch's compiler, which keeps it from being shown
+def test_a_compiled_run_learns_what_an_uncompiled_one_does_and_says_what_it_waits_for(capsys):
+    torch.compiler.reset()
+    compiled, plain = Parts(), Parts()
+    runs = [quickly(game, prepare=as_float32, compiled=mode) for game, mode in ((compiled, "default"), (plain, ""))]
+    assert_close(compiled.state_dict(), plain.state_dict())
+    assert_close(*(torch.tensor([row["val"]["parts"]["loss"] for row in run.history]) for run in runs))
+    assert capsys.readouterr().out == "training: torch.compile works on the second step, for up to a minute.\n"
+
+
+def test_all_but_the_first_step_is_compiled_and_nothing_outside_the_steps(monkeypatch):
+    calls = []
+
+    def noted(function, mode):
+        if isinstance(function, MethodType):
+            return lambda *args: (
+                calls.append((mode, type(function.__self__), torch.is_grad_enabled())) or function(*args)
+            )
+        return function
+
+    monkeypatch.setattr(torch, "compile", noted)
+    game = Parts()
+    quickly(game, prepare=as_float32, steps=5, compiled="a mode")
+    assert calls == [("a mode", ActNorm, True), ("a mode", nn.Linear, True)] * 4
+    game.loss(as_float32(PIXELS, None), None)
+    assert len(calls) == 8
+    assert not any("forward" in vars(part) for part in game.children())
+
+
+def test_where_there_is_no_compiler_the_run_says_so_and_does_without(tmp_path):
+    script = """
+from test_train import Parts, as_float32, quickly
+print(len(quickly(Parts(), prepare=as_float32, compiled="default", title="two parts").history))
+"""
+    environment = os.environ | {"CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    told = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parent, env=environment, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("two parts: trained without torch.compile, which doesn't work here (")
+    assert told.stdout.count("\n") == 2
+    assert told.stdout.endswith("50\n")
+
+
+def test_a_step_that_fails_leaves_the_model_its_own_forward(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, mode: function)
+    game = Parts()
+    game.layer.register_forward_hook(lambda *_: 1 / 0 if not game.norm.untouched and game.steps.pop() else None)
+    game.steps = [True, False]  # the second step fails
+    with pytest.raises(ZeroDivisionError):
+        quickly(game, prepare=as_float32, compiled="default", snapshots=())
+    assert not any("forward" in vars(part) for part in game.children())
 
 
 # ---------------------------------------------------------------- divergence

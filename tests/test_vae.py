@@ -171,6 +171,14 @@ def test_gradients_of_the_loss_agree_with_finite_differences_in_every_parameter(
         assert slope.item() == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-3)
 
 
+@pytest.mark.parametrize("make", [VAE, GreyVAE])
+def test_layers_in_bfloat16_leave_the_sums_of_the_bound_in_float32(make):
+    model, x = make(3, hidden=16), random_images(5).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        values = [*model.encode(x), model.decode(torch.zeros(5, 3)), *model.elbo_terms(x), *model.loss(x).values()]
+    assert {own.dtype for own in values} == {torch.float32}
+
+
 def test_log_variance_is_bounded_for_huge_inputs_and_keeps_the_loss_finite():
     model, x = random_vae(3).float(), 1e6 * random_images(6).float()
     _, log_var = model.encode(x)
