@@ -10,7 +10,7 @@ SHIPPED     := vae-2d vae-20d vae-8bit digit-classifier gan flow-2d flow-conv fl
 NAMES       := $(basename $(notdir $(SOURCES)))
 
 # Idle threads of PyTorch's OpenMP spin. Left alone they take the cores from every other process; not spinning at all
-# makes a training step slower by a third. 10,000 turns are a compromise that was measured (CONTRIBUTING.md).
+# makes a training step slower by half or more. 10,000 turns are a compromise that was measured (CONTRIBUTING.md).
 export GOMP_SPINCOUNT ?= 10000
 # Linux gives back memory that was asked for in pieces of 4 MiB and more. Left alone, the limit rises to 32 MiB, and what
 # lies between stays with the process: notebook 1 then needs 0.3 GB more, and is no faster.

@@ -202,7 +202,9 @@ def pythae_vae(device: str) -> Trainer:
 
 def library_flow(log_prob: Callable[[Tensor], Tensor], model: nn.Module, device: str) -> Trainer:
     """A library's density of the logits, standardised by the first batch, with images that lie in memory, as here."""
-    logits = flows.Stack([*flows.pixels_to_logits(1e-5), flows.ActNorm((1, 28, 28)), flows.Flatten((1, 28, 28))])
+    logits = flows.Stack([*flows.pixels_to_logits(1e-5), flows.ActNorm((1, 28, 28)), flows.Flatten((1, 28, 28))]).to(
+        device
+    )
     images = data.load("mnist", "train", device).pixels
 
     def loader() -> Iterator[Tensor]:
@@ -339,7 +341,7 @@ def table(results: dict[str, dict[str, dict]]) -> str:
                 reference = statistics.median(families[family][REFERENCES[family]]["rates"])
                 ratio = statistics.median(rates) / reference
                 cells.append(f"{statistics.median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f}), **{ratio:.2f}**")
-            lines.append(f"| {family} | {name} | {' | '.join(cells)} | {own['loss']:.3g} |")
+            lines.append(f"| {family} | {name} | {' | '.join(cells)} | {own['loss']:.2f} |")
     return "\n".join(lines)
 
 

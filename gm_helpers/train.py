@@ -76,17 +76,16 @@ def _computes(name: str) -> str | None:
 
 @functools.cache
 def bfloat16_pays(device: str) -> bool:
-    """Whether a matrix product on a device of that type is faster in bfloat16 than in float32, by a trial of both.
+    """Whether a matrix product on a device of that type is faster in bfloat16 than in float32: a trial, once a process.
 
     A processor without instructions for it needs up to forty times as long.
     """
+    size = 256 if device == "cpu" else 2048
 
     def seconds(precision: torch.dtype) -> float:
-        a, durations = (
-            torch.ones(*((256, 256) if device == "cpu" else (2048, 2048)), dtype=precision, device=device),
-            [],
-        )
-        for _ in range(5):
+        a = torch.ones(size, size, dtype=precision, device=device)
+        durations = []
+        for _ in range(20):
             start = time.perf_counter()
             (a @ a)[0, 0].item()  # asking for a number waits for a GPU
             durations.append(time.perf_counter() - start)
@@ -120,9 +119,9 @@ def train(
     pixels: all training images (N, …) uint8 on the game's device. prepare: turns a batch into what the loss takes.
     decay: bring the learning rate to 0 along half a cosine. betas: Adam's. average: a in average ← a·average +
     (1 − a)·weights after each step, which the game and its snapshots have in place of the last weights; 0 for none.
-    bfloat16: matrix products and convolutions in that precision (autocast), weights and the rest in float32; where the
-    device is slower in it, all is float32. compiled: mode of torch.compile for the game's parts, "default" or for a
-    small model on a GPU "reduce-overhead"; where there is no compiler a printed sentence says so. "" for none.
+    bfloat16: matrix products and convolutions in that precision (autocast), weights and the rest in float32. compiled:
+    mode of torch.compile for the game's parts, "default", or "reduce-overhead" for a small model on a GPU; "" for none.
+    Where the device is slower in bfloat16, or nothing compiles, a printed sentence says that the run does without.
     validation: images on which the losses are logged too, by the weights that are trained, not the averaged ones.
     snapshots: fractions of the run, 0 to 1. state_file: keeps the run's state; if it exists the run goes on from it.
     Ctrl-C ends the run after the current step. Raises DivergenceError, and CheckpointError for an unusable state file.
@@ -133,7 +132,6 @@ def train(
         name: torch.optim.Adam(own, lr=learning_rate, betas=betas, fused=True) for name, own in parameters.items()
     }
     generator = torch.Generator(pixels.device).manual_seed(seed)
-    bfloat16 = bfloat16 and bfloat16_pays(pixels.device.type)
     plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay}
     plan |= {"betas": betas, "average": average, "bfloat16": bfloat16, "compiled": compiled, "seed": seed}
     plan |= {"images": len(pixels), "device": pixels.device.type}
@@ -145,6 +143,9 @@ def train(
         state.keep(snapshots)
 
     game.train()
+    if bfloat16 and not bfloat16_pays(pixels.device.type):
+        print(f"{title}: trained in float32, because this device is slower in bfloat16.")
+        bfloat16 = False
     arithmetic = _arithmetic(_compiled(game, compiled, title) if compiled else {}, pixels.device.type, bfloat16)
     started, saved = time.monotonic() - run.seconds, time.monotonic()
     progress = tqdm(total=steps, initial=run.step, desc=title, unit="step", mininterval=SHOW_EVERY)
@@ -183,13 +184,14 @@ def train(
 
 
 def _compiled(game: nn.Module, mode: str, title: str) -> Forwards:
-    """The game's parts as torch.compile makes them when they are first called; none, and a sentence, if it can't."""
+    """Each of the game's parts -> its forward, to be compiled at the first call; {} and a sentence where nothing is."""
+    trial = torch.compile(torch.neg, mode=mode)  # raises RuntimeError for an unknown mode
     try:
-        torch.compile(torch.neg, mode=mode)(next(game.parameters()).detach())
+        trial(next(game.parameters()).detach())
     except RuntimeError as error:
         print(f"{title}: trained without torch.compile, which doesn't work here ({str(error).splitlines()[0]}).")
         return {}
-    print(f"{title}: torch.compile works on the second step, for up to a minute.")
+    print(f"{title}: torch.compile prepares the networks before the bar moves on, which can take a minute.")
     return {part: torch.compile(part.forward, mode=mode) for part in game.children()}
 
 
@@ -198,7 +200,7 @@ def _arithmetic(compiled: Forwards, device: str, bfloat16: bool) -> Callable[[in
 
     @contextmanager
     def at(step: int) -> Iterator[None]:
-        forwards = compiled if step else {}  # the first step sets what the first batch decides: that isn't compiled
+        forwards = compiled if step else {}  # in the first step ActNorm sets itself, which torch.compile would drop
         for part, forward in forwards.items():
             part.forward = forward  # an attribute that hides the class's own, so that a state_dict has the same names
         try:

@@ -25,6 +25,6 @@ def test_the_table_has_medians_ranges_and_ratios_to_the_reference():
     assert speed().table({"1": {"vae": found}, "8": {"vae": found}}).splitlines() == [
         "| Model | Trained by | One thread | 8 threads | Loss |",
         "|---|---|---|---|---|",
-        "| vae | mine | 100 (90–300), **2.00** | 100 (90–300), **2.00** | 1.5 |",
-        "| vae | usual loop | 50 (40–60), **1.00** | 50 (40–60), **1.00** | 2 |",
+        "| vae | mine | 100 (90–300), **2.00** | 100 (90–300), **2.00** | 1.50 |",
+        "| vae | usual loop | 50 (40–60), **1.00** | 50 (40–60), **1.00** | 2.00 |",
     ]

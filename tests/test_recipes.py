@@ -83,6 +83,8 @@ def test_the_seed_decides_the_initial_weights(monkeypatch):
 
 def test_a_fit_follows_its_row_of_the_table(monkeypatch):
     monkeypatch.setattr(recipes, "train", lambda model, pixels, prepare, **rest: (model, pixels, prepare, rest))
+    schedule = Schedule(2, 3, 0.1, True, betas=(0.1, 0.2), average=0.3, bfloat16=True, compiled="default")
+    monkeypatch.setitem(RECIPES["vae-20d"].schedules, "quick", schedule)
     options = {"seed": 8, "snapshots": (1,), "state_file": Path("s")}
     model, (trained, pixels, prepare, rest) = fit("vae-20d", "quick", "digits", device="cpu", **options)
     assert model is trained
@@ -91,7 +93,7 @@ def test_a_fit_follows_its_row_of_the_table(monkeypatch):
     assert torch.equal(pixels, data.load("digits", "train").pixels)
     assert prepare is data.binarize
     assert torch.equal(rest.pop("validation"), data.load("digits", "val").pixels)
-    assert rest == asdict(RECIPES["vae-20d"].schedules["quick"]) | options | {"title": "vae-20d"}
+    assert rest == asdict(schedule) | options | {"title": "vae-20d"}
 
 
 def test_a_classifier_is_fitted_to_images_with_their_labels(monkeypatch):
@@ -150,6 +152,16 @@ def test_every_recipe_has_every_profile_and_a_model_that_plays(name):
     x = recipe.prepare(recipe.inputs("digits", "val", "cpu")[:3], seeded(0))
     for _, loss in model.players().values():
         assert loss(x, seeded(0))["loss"].isfinite()
+
+
+def test_bfloat16_and_torch_compile_are_where_the_readme_says():
+    rows = [(name, profile, own) for name, recipe in RECIPES.items() for profile, own in recipe.schedules.items()]
+    images = [(name, profile) for name in IMAGE_FLOWS for profile in ("quick", "full")]
+    quick = [(name, "quick") for name in ("vae-2d", "vae-20d", "gan")]
+    assert {(name, profile) for name, profile, own in rows if own.bfloat16} == {*images, *quick}
+    assert [(name, profile, own.compiled) for name, profile, own in rows if own.compiled] == [
+        ("flow-fc", "full", "default")
+    ]
 
 
 def test_what_a_schedule_leaves_out_is_as_train_has_it():

@@ -177,6 +177,7 @@ def test_layers_in_bfloat16_leave_the_sums_of_the_bound_in_float32(make):
     with torch.autocast("cpu", torch.bfloat16):
         values = [*model.encode(x), model.decode(torch.zeros(5, 3)), *model.elbo_terms(x), *model.loss(x).values()]
     assert {own.dtype for own in values} == {torch.float32}
+    assert not torch.equal(values[1], values[1].bfloat16().float())  # the bound on log σ² is computed in float32 too
 
 
 def test_log_variance_is_bounded_for_huge_inputs_and_keeps_the_loss_finite():
