@@ -12,9 +12,6 @@ NAMES       := $(basename $(notdir $(SOURCES)))
 # Idle threads of PyTorch's OpenMP spin. Left alone they take the cores from every other process; not spinning at all
 # makes a training step slower by half or more. 10,000 turns are a compromise that was measured (CONTRIBUTING.md).
 export GOMP_SPINCOUNT ?= 10000
-# Linux gives back memory that was asked for in pieces of 4 MiB and more. Left alone, the limit rises to 32 MiB, and what
-# lies between stays with the process: notebook 1 then needs 0.3 GB more, and is no faster.
-export MALLOC_MMAP_THRESHOLD_ ?= 4194304
 
 .DEFAULT_GOAL := help
 .PHONY: help setup figures $(NAMES:%=figures-%) test lint lab notebooks weights bench clean
