@@ -720,8 +720,10 @@ def test_a_compiled_run_learns_what_an_uncompiled_one_does_and_says_what_it_wait
     runs = [quickly(game, prepare=as_float32, compiled=mode) for game, mode in ((compiled, "default"), (plain, ""))]
     assert_close(compiled.state_dict(), plain.state_dict())
     assert_close(*(torch.tensor([row["val"]["parts"]["loss"] for row in run.history]) for run in runs))
-    told = "training: torch.compile prepares the networks before the bar moves on, which can take a minute.\n"
-    assert capsys.readouterr().out == told
+    told = capsys.readouterr().out
+    if "trained without torch.compile" in told and not os.environ.get("CI"):
+        pytest.skip("no C++ compiler here: both runs were uncompiled (CI demands one)")
+    assert told == "training: torch.compile prepares the networks before the bar moves on, which can take a minute.\n"
 
 
 def test_all_but_the_first_step_is_compiled_and_nothing_outside_the_steps(monkeypatch):
