@@ -12,6 +12,8 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
+import psutil
+import torch
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
@@ -22,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 CELL_TIMEOUT = 4 * 3600  # seconds: far above any training; a message of the kernel that is lost would wait for ever
+OTHERS_WATCHED = 1.0  # seconds in which this process rests, to see what others take
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 CHOICES = {"profile": recipes.PROFILES, "dataset": data.DATASETS, "weights": ("shipped", "fresh")}
@@ -116,19 +119,41 @@ def write(source: Path) -> Path:
     return target
 
 
+@contextmanager
+def _a_thread_for_each_idle_core() -> Iterator[None]:
+    """For a kernel that starts meanwhile, unless OMP_NUM_THREADS says how many; announced where that is fewer.
+
+    Threads that share a core with another process keep each other waiting in every sum.
+    """
+    idle = (psutil.cpu_count() or 1) * (1 - psutil.cpu_percent(OTHERS_WATCHED) / 100)
+    threads = max(1, round(idle))
+    if "OMP_NUM_THREADS" in os.environ or threads >= torch.get_num_threads():
+        yield
+        return
+    print(
+        f"PyTorch takes {threads} of {torch.get_num_threads()} threads, because other processes keep this machine busy."
+    )
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+
+
 def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
     """Papermill's run, and what it lets pass: a kernel that left early, and errors that no cell reports."""
     try:
-        book = papermill.execute_notebook(
-            str(path),
-            str(executed),
-            parameters,
-            kernel_name=KERNEL["name"],
-            cwd=str(NOTEBOOKS),
-            progress_bar=False,
-            execution_timeout=CELL_TIMEOUT,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
-        )
+        with _a_thread_for_each_idle_core():
+            book = papermill.execute_notebook(
+                str(path),
+                str(executed),
+                parameters,
+                kernel_name=KERNEL["name"],
+                cwd=str(NOTEBOOKS),
+                progress_bar=False,
+                execution_timeout=CELL_TIMEOUT,
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            )
     except (papermill.PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
         cells = _cells(nbformat.read(executed, as_version=4))
         last = sum(cell.metadata.papermill.start_time is not None for cell in cells)

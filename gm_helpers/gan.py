@@ -107,6 +107,7 @@ class GAN(nn.Module):
         self.fooling = GENERATOR_LOSSES[generator_loss]
         self.generator = Generator(latent_dim)
         self.discriminator = Discriminator(dropout)
+        self.shown: Tensor | None = None  # the samples of D's turn, until G's
 
     def players(self) -> dict:
         """D moves first, then G: name -> (module, loss)."""
@@ -122,15 +123,16 @@ class GAN(nn.Module):
 
     def discriminator_loss(self, x: Tensor, generator: RandomGenerator | None = None) -> dict[str, Tensor]:
         """What D minimises for a batch x of data, means in nats; and its mean verdicts, D(x) and D(G(z))."""
-        with torch.no_grad():
-            samples = self.generator(self.noise(len(x), generator))
-        real, fake = self.discriminator(x), self.discriminator(samples)
+        self.shown = self.generator(self.noise(len(x), generator))
+        real, fake = self.discriminator(torch.cat([x.flatten(1), self.shown.detach()])).chunk(2)
         loss = discriminator_loss(real, fake, self.real_label).mean()
         return {"loss": loss, "D(x)": real.sigmoid().mean(), "D(G(z))": fake.sigmoid().mean()}
 
     def generator_loss(self, x: Tensor, generator: RandomGenerator | None = None) -> dict[str, Tensor]:
-        """What G minimises, mean over as many samples as x has images, in nats."""
-        samples = self.generator(self.noise(len(x), generator))
+        """What G minimises, mean in nats over the samples of D's turn, or if there was none, over len(x) new ones."""
+        samples, self.shown = self.shown, None
+        if samples is None:
+            samples = self.generator(self.noise(len(x), generator))
         return {"loss": self.fooling(self.discriminator(samples)).mean()}
 
     @torch.no_grad()

@@ -41,6 +41,7 @@ def make(tmp_path):
 @pytest.fixture(autouse=True)
 def short_timeout(monkeypatch):
     monkeypatch.setattr(batch, "CELL_TIMEOUT", 60)
+    monkeypatch.setattr(batch, "OTHERS_WATCHED", 0.01)
 
 
 @pytest.fixture
@@ -324,6 +325,37 @@ def test_a_source_that_fails_leaves_the_notebook_as_it_was(tmp_path):
         batch.write(source)
     assert (tmp_path / "7_toy.ipynb").read_text() == "as it was"
     assert {own.name for own in tmp_path.iterdir()} == {"source", "7_toy.ipynb"}
+
+
+THREADS = "import torch; print(torch.get_num_threads(), 'threads')"
+
+
+@pytest.mark.parametrize(
+    ("cores", "busy", "given", "expected"),
+    [
+        (2, 20, None, "2 threads"),
+        (2, 60, None, "1 threads"),
+        (2, 100, None, "1 threads"),
+        (64, 100 * 62 / 64, None, "2 threads"),
+        (2, 100, "2", "2 threads"),
+    ],
+)
+def test_a_notebook_gets_a_thread_for_each_core_that_others_leave_idle(
+    tmp_path, make, monkeypatch, capsys, cores, busy, given, expected
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    environment = dict(os.environ)
+    monkeypatch.setattr(batch.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(batch.psutil, "cpu_count", lambda: cores)
+    monkeypatch.setattr(batch.psutil, "cpu_percent", lambda seconds: busy)
+    batch.run(make(THREADS), {"figure_dir": str(tmp_path / "out")})
+    book = nbformat.read(tmp_path / "out" / "notebooks" / "7_toy.ipynb", as_version=4)
+    assert book.cells[-1].outputs[0].text.strip() == expected
+    sentence = "PyTorch takes 1 of 2 threads, because other processes keep this machine busy.\n"
+    assert capsys.readouterr().out == (sentence if expected == "1 threads" else "")
+    assert os.environ == environment
 
 
 def test_a_cell_without_end_is_named(make, tmp_path, monkeypatch):

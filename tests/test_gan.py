@@ -208,6 +208,29 @@ def test_the_generator_s_loss_agrees_with_probabilities(name):
     assert_close(gan.generator_loss(REAL, seeded(3)), {"loss": expected})
 
 
+def test_the_generator_answers_for_the_samples_that_the_discriminator_was_shown_by_its_verdict_after_its_move():
+    gan = random_gan()
+    gan.discriminator_loss(REAL, seeded(3))
+    with torch.no_grad():
+        gan.discriminator.layers[-1].bias += 0.5
+    expected = F.softplus(-gan.discriminator(gan.generator(gan.noise(12, seeded(3))))).mean()
+    assert_close(gan.generator_loss(REAL, seeded(4)), {"loss": expected})
+
+
+def test_a_second_turn_of_the_generator_has_new_samples():
+    gan = random_gan()
+    gan.discriminator_loss(REAL, seeded(3))
+    first, second = (gan.generator_loss(REAL, seeded(4))["loss"] for _ in range(2))
+    assert_close(second, random_gan().generator_loss(REAL, seeded(4))["loss"])
+    assert first != second
+
+
+def test_the_game_takes_images_and_rows():
+    gan = random_gan()
+    images = gan.discriminator_loss(REAL.view(12, 1, 28, 28), seeded(3))
+    assert_close(images, gan.discriminator_loss(REAL, seeded(3)))
+
+
 def test_the_discriminator_s_loss_leaves_no_gradient_in_the_generator():
     gan = random_gan().train()
     gan.discriminator_loss(REAL, seeded(3))["loss"].backward()
