@@ -121,16 +121,16 @@ class AffineCoupling(nn.Module):
         return LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND), shift
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        kept, moved = x[:, self.kept], x[:, self.moved]
+        kept, moved = x.index_select(1, self.kept), x.index_select(1, self.moved)
         log_scale, shift = self.scale_and_shift(kept, context)
         moved = moved * log_scale.exp() + shift
-        return torch.cat([kept, moved], dim=1)[:, self.order], log_scale.flatten(1).sum(1)
+        return torch.cat([kept, moved], dim=1).index_select(1, self.order), log_scale.flatten(1).sum(1)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        kept, moved = z[:, self.kept], z[:, self.moved]
+        kept, moved = z.index_select(1, self.kept), z.index_select(1, self.moved)
         log_scale, shift = self.scale_and_shift(kept, context)
         moved = (moved - shift) * (-log_scale).exp()
-        return torch.cat([kept, moved], dim=1)[:, self.order], -log_scale.flatten(1).sum(1)
+        return torch.cat([kept, moved], dim=1).index_select(1, self.order), -log_scale.flatten(1).sum(1)
 
 
 class ActNorm(nn.Module):

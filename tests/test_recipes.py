@@ -154,7 +154,7 @@ def test_every_recipe_has_every_profile_and_a_model_that_plays(name):
         assert loss(x, seeded(0))["loss"].isfinite()
 
 
-def test_bfloat16_and_torch_compile_are_where_the_readme_says():
+def test_bfloat16_is_where_the_readme_says_and_torch_compile_nowhere():
     rows = [(name, profile, own) for name, recipe in RECIPES.items() for profile, own in recipe.schedules.items()]
     both = [(name, profile) for name in ("gan", *IMAGE_FLOWS) for profile in ("quick", "full")]
     assert {(name, profile) for name, profile, own in rows if own.bfloat16} == {
@@ -162,9 +162,7 @@ def test_bfloat16_and_torch_compile_are_where_the_readme_says():
         ("vae-2d", "quick"),
         ("vae-20d", "quick"),
     }
-    assert [(name, profile, own.compiled) for name, profile, own in rows if own.compiled] == [
-        ("flow-fc", "full", "default")
-    ]
+    assert not any(own.compiled for _, _, own in rows)
 
 
 def test_what_a_schedule_leaves_out_is_as_train_has_it():
