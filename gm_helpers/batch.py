@@ -51,7 +51,8 @@ def run(notebook: str | Path, parameters: dict[str, Any]) -> list[Path]:
     target = Path(parameters["figure_dir"] or ROOT / "figures" / parameters["profile"]).absolute()
     with _scratch(target, path.stem) as scratch:
         executed = scratch / path.name
-        _execute(path, executed, {**parameters, "figure_dir": str(scratch / "figures")})
+        with _a_thread_for_each_idle_core():
+            _execute(path, executed, {**parameters, "figure_dir": str(scratch / "figures")})
         return _promote(scratch, executed, target)
 
 
@@ -121,18 +122,18 @@ def write(source: Path) -> Path:
 
 @contextmanager
 def _a_thread_for_each_idle_core() -> Iterator[None]:
-    """For a kernel that starts meanwhile, unless OMP_NUM_THREADS says how many; announced where that is fewer.
+    """For a kernel that starts meanwhile, unless OMP_NUM_THREADS says how many; announced where it is fewer than usual.
 
-    Threads that share a core with another process keep each other waiting in every sum.
+    Threads that share a core with another process keep each other waiting in every sum. Idle is what the whole machine
+    has idle, in or outside a container.
     """
-    idle = (psutil.cpu_count() or 1) * (1 - psutil.cpu_percent(OTHERS_WATCHED) / 100)
-    threads = max(1, round(idle))
-    if "OMP_NUM_THREADS" in os.environ or threads >= torch.get_num_threads():
+    usual = threads = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, round((psutil.cpu_count() or 1) * (1 - psutil.cpu_percent(OTHERS_WATCHED) / 100)))
+    if threads >= usual:
         yield
         return
-    print(
-        f"PyTorch takes {threads} of {torch.get_num_threads()} threads, because other processes keep this machine busy."
-    )
+    print(f"PyTorch takes {threads} of {usual} threads, because other processes keep this machine busy.")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
         yield
@@ -143,17 +144,16 @@ def _a_thread_for_each_idle_core() -> Iterator[None]:
 def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
     """Papermill's run, and what it lets pass: a kernel that left early, and errors that no cell reports."""
     try:
-        with _a_thread_for_each_idle_core():
-            book = papermill.execute_notebook(
-                str(path),
-                str(executed),
-                parameters,
-                kernel_name=KERNEL["name"],
-                cwd=str(NOTEBOOKS),
-                progress_bar=False,
-                execution_timeout=CELL_TIMEOUT,
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
-            )
+        book = papermill.execute_notebook(
+            str(path),
+            str(executed),
+            parameters,
+            kernel_name=KERNEL["name"],
+            cwd=str(NOTEBOOKS),
+            progress_bar=False,
+            execution_timeout=CELL_TIMEOUT,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )
     except (papermill.PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
         cells = _cells(nbformat.read(executed, as_version=4))
         last = sum(cell.metadata.papermill.start_time is not None for cell in cells)

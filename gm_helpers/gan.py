@@ -107,7 +107,7 @@ class GAN(nn.Module):
         self.fooling = GENERATOR_LOSSES[generator_loss]
         self.generator = Generator(latent_dim)
         self.discriminator = Discriminator(dropout)
-        self.shown: Tensor | None = None  # the samples of D's turn, until G's
+        self.shown: Tensor | None = None  # the samples of D's turn, for G's
 
     def players(self) -> dict:
         """D moves first, then G: name -> (module, loss)."""
@@ -123,8 +123,10 @@ class GAN(nn.Module):
 
     def discriminator_loss(self, x: Tensor, generator: RandomGenerator | None = None) -> dict[str, Tensor]:
         """What D minimises for a batch x of data, means in nats; and its mean verdicts, D(x) and D(G(z))."""
-        self.shown = self.generator(self.noise(len(x), generator))
-        real, fake = self.discriminator(torch.cat([x.flatten(1), self.shown.detach()])).chunk(2)
+        samples = self.generator(self.noise(len(x), generator))
+        self.shown = samples if samples.requires_grad else None
+        # one batch, because no layer of D mixes its images
+        real, fake = self.discriminator(torch.cat([x.flatten(1), samples.detach()])).chunk(2)
         loss = discriminator_loss(real, fake, self.real_label).mean()
         return {"loss": loss, "D(x)": real.sigmoid().mean(), "D(G(z))": fake.sigmoid().mean()}
 

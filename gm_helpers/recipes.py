@@ -84,7 +84,8 @@ CLASSIFIER_SCHEDULES = {
 # as usually copied, betas (0.5, 0.999), label 0.9: 40; with the average of the weights 17; with beta₁ = 0 besides 6.8.
 # In `full` without dropout 3.5, and after 10,000 steps more 6.3, with the digits' shares uneven; with dropout 0.1 2.7.
 # `quick` comes without dropout to 17.5 and 16.7, with 0.1 to 19.7 and 21.2; with 2,500 steps of 128 images, without
-# dropout, to 24.4 and 24.0, with 1,500 of 512 to 53 and 88. torch.compile makes a step on a CPU slower by a fifth.
+# dropout, to 24.4 and 24.0, with 1,500 of 512 to 53 and 88. With torch.compile a step on a CPU takes 1.3 to 1.5 times
+# as long.
 GAN_SCHEDULES = {
     "smoke": Schedule(steps=60, batch_size=128, learning_rate=5e-4, decay=False, betas=(0.0, 0.999), average=0.9),
     "quick": Schedule(

@@ -327,35 +327,47 @@ def test_a_source_that_fails_leaves_the_notebook_as_it_was(tmp_path):
     assert {own.name for own in tmp_path.iterdir()} == {"source", "7_toy.ipynb"}
 
 
-THREADS = "import torch; print(torch.get_num_threads(), 'threads')"
+THREADS = "import os; print(os.environ.get('OMP_NUM_THREADS'))"
+
+
+def busy_machine(monkeypatch, cores, busy):
+    """Two threads are usual, and others use that share of so many cores."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(batch.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(batch.psutil, "cpu_count", lambda: cores)
+    monkeypatch.setattr(batch.psutil, "cpu_percent", {batch.OTHERS_WATCHED: busy}.__getitem__)
 
 
 @pytest.mark.parametrize(
     ("cores", "busy", "given", "expected"),
     [
-        (2, 20, None, "2 threads"),
-        (2, 60, None, "1 threads"),
-        (2, 100, None, "1 threads"),
-        (64, 100 * 62 / 64, None, "2 threads"),
-        (2, 100, "2", "2 threads"),
+        (2, 20, None, "None"),
+        (2, 45, None, "1"),
+        (2, 100, None, "1"),
+        (64, 100 * 62 / 64, None, "None"),
+        (2, 100, "2", "2"),
     ],
 )
 def test_a_notebook_gets_a_thread_for_each_core_that_others_leave_idle(
     tmp_path, make, monkeypatch, capsys, cores, busy, given, expected
 ):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    busy_machine(monkeypatch, cores, busy)
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     environment = dict(os.environ)
-    monkeypatch.setattr(batch.torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(batch.psutil, "cpu_count", lambda: cores)
-    monkeypatch.setattr(batch.psutil, "cpu_percent", lambda seconds: busy)
     batch.run(make(THREADS), {"figure_dir": str(tmp_path / "out")})
     book = nbformat.read(tmp_path / "out" / "notebooks" / "7_toy.ipynb", as_version=4)
     assert book.cells[-1].outputs[0].text.strip() == expected
     sentence = "PyTorch takes 1 of 2 threads, because other processes keep this machine busy.\n"
-    assert capsys.readouterr().out == (sentence if expected == "1 threads" else "")
+    assert capsys.readouterr().out == (sentence if expected == "1" else "")
     assert os.environ == environment
+
+
+def test_a_failing_notebook_leaves_the_number_of_threads_as_it_was(tmp_path, make, monkeypatch):
+    busy_machine(monkeypatch, 2, 100)
+    with pytest.raises(batch.NotebookError, match="ZeroDivisionError"):
+        batch.run(make("1 / 0"), {"figure_dir": str(tmp_path / "out")})
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_a_cell_without_end_is_named(make, tmp_path, monkeypatch):

@@ -217,6 +217,20 @@ def test_the_generator_answers_for_the_samples_that_the_discriminator_was_shown_
     assert_close(gan.generator_loss(REAL, seeded(4)), {"loss": expected})
 
 
+def test_after_the_discriminator_s_turn_every_weight_of_the_generator_learns():
+    gan = random_gan()
+    gan.discriminator_loss(REAL, seeded(3))
+    gan.generator_loss(REAL, seeded(4))["loss"].backward()
+    assert all(p.grad.abs().sum() > 0 for p in gan.generator.parameters())
+
+
+def test_samples_that_were_made_without_a_gradient_are_not_kept_for_the_generator_s_turn():
+    gan = random_gan()
+    with torch.no_grad():
+        gan.discriminator_loss(REAL, seeded(3))
+    assert_close(gan.generator_loss(REAL, seeded(4))["loss"], random_gan().generator_loss(REAL, seeded(4))["loss"])
+
+
 def test_a_second_turn_of_the_generator_has_new_samples():
     gan = random_gan()
     gan.discriminator_loss(REAL, seeded(3))

@@ -671,12 +671,19 @@ def test_where_bfloat16_is_slower_the_run_is_in_float32_and_says_so(monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("bfloat16", "float32"), [((9, 9, 1, *[9] * 17), (2,) * 20), ((2,) * 20, (9, 9, 1, *[9] * 17))]
+    ("bfloat16", "float32", "pays"),
+    [
+        ((9, 9, 1, *[9] * 17), (2,) * 20, True),
+        ((2,) * 20, (9, 9, 1, *[9] * 17), False),
+        ((14,) * 20, (10,) * 20, True),
+        ((16,) * 20, (10,) * 20, False),
+    ],
 )
-def test_the_best_of_twenty_trials_in_each_precision_decides(bfloat16, float32, monkeypatch):
-    ticks = iter([0, *(time for end in itertools.accumulate([*bfloat16, *float32]) for time in (end, end))])
+def test_the_best_of_twenty_trials_in_each_precision_decides(bfloat16, float32, pays, monkeypatch):
+    durations = [own for pair in zip(bfloat16, float32, strict=True) for own in pair]
+    ticks = iter([0, *(time for end in itertools.accumulate(durations) for time in (end, end))])
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    assert loop.bfloat16_pays.__wrapped__("cpu") is (min(bfloat16) < min(float32))
+    assert loop.bfloat16_pays.__wrapped__("cpu") is pays
 
 
 def test_the_trial_multiplies_in_both_precisions():
@@ -690,7 +697,7 @@ def test_the_trial_multiplies_in_both_precisions():
 
     with Watch():
         loop.bfloat16_pays.__wrapped__("cpu")
-    assert seen == [torch.bfloat16] * 20 + [torch.float32] * 20
+    assert seen == [torch.bfloat16, torch.float32] * 20  # in turn, so that other processes disturb both
 
 
 # ---------------------------------------------------------------- torch.compile
