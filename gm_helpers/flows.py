@@ -121,6 +121,7 @@ class AffineCoupling(nn.Module):
         return LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND), shift
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        # x[:, self.kept] is the same, and takes five to ten times as long, forward and backward
         kept, moved = x.index_select(1, self.kept), x.index_select(1, self.moved)
         log_scale, shift = self.scale_and_shift(kept, context)
         moved = moved * log_scale.exp() + shift
