@@ -1,28 +1,58 @@
 """`python -m gm_helpers …`: data, device, train, evaluate, figures and notebooks from the command line."""
 
 import argparse
+import io
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
 
-from gm_helpers import checkpoint, data, recipes, train
+from gm_helpers import checkpoint, data, files, recipes, train
+from gm_helpers.files import CourseError, UsageError
 
 
 def main() -> int:
     """Run one command: 0 if it succeeded, 2 if it was asked wrongly, 1 if it failed, with one sentence of why."""
-    options = _parser().parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without a minus or an é shows "?"
+    options = _parser().parse_args(_joined(sys.argv[1:]))
     try:
+        if os.environ.get("GM_DATA"):  # for kernels, which work in another folder, too
+            os.environ["GM_DATA"] = str(data.folder())
         options.command(options)
-    except ValueError as error:
+    except UsageError as error:
         print(f"gm_helpers: {error}", file=sys.stderr)
         return 2
-    except (data.CourseError, OSError) as error:
+    except CourseError as error:
         print(f"gm_helpers: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"gm_helpers: {files.sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _joined(words: list[str]) -> list[str]:
+    """`-p NAME VALUE` as one word, -pNAME=VALUE, because argparse takes a value such as -out for an option."""
+    joined = []
+    while words:
+        word, *words = words
+        if word == "-p" and len(words) > 1 and "=" not in words[0]:
+            name, value, *words = words
+            word = f"-p{name}={value}"
+        joined.append(word)
+    return joined
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("give a name and a value, such as -p seed 3")
+    return name, value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     add = commands.add_parser("figures", help="run notebooks by papermill and keep the figures that they draw")
     add.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="such as 1_vae; all where none is named")
     add.add_argument("--profile", help=", ".join(recipes.PROFILES))
-    add.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any other parameter")
+    add.add_argument(
+        "-p", type=_pair, action="append", default=[], metavar="NAME VALUE", help="any other parameter, also NAME=VALUE"
+    )
     add.set_defaults(command=_figures)
 
     add = commands.add_parser("notebooks", help="execute MyST sources and write the notebooks that students open")
@@ -72,8 +104,12 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    out = files.folder(options.out)
+    rest = options.profile, options.dataset, options.seed, options.device, out
+    for name in options.names:  # all of them before the first hour
+        recipes.rehearse(name, *rest)
     for name in options.names:
-        metadata = recipes.ship(name, options.profile, options.dataset, options.seed, options.device, options.out)
+        metadata = recipes.ship(name, *rest)
         print(f"{options.out / name}.safetensors: {json.dumps(metadata['metrics'])} after {metadata['seconds']} s")
 
 
@@ -86,8 +122,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _figures(options: argparse.Namespace) -> None:
     from gm_helpers import batch  # papermill and jupytext, which a machine that only trains need not have
 
-    texts = dict(options.p) | ({"profile": options.profile} if options.profile else {})
-    paths = [batch.find(name) for name in options.notebooks or sorted(batch.NOTEBOOKS.glob("*.ipynb"))]
+    texts = dict(options.p) | ({} if options.profile is None else {"profile": options.profile})
+    paths = [batch.find(name) for name in options.notebooks or batch.course()]
     plans = [(path, batch.check(path, batch.parse(path, texts))) for path in paths]
     for path, parameters in plans:
         data.choose(parameters["dataset"])  # says on the terminal, too, when it has to be digits
@@ -105,4 +141,5 @@ def _notebooks(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of all that cleans up
     sys.exit(main())

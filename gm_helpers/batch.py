@@ -4,7 +4,9 @@ import ast
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,17 @@ import nbformat
 import papermill
 import psutil
 import torch
+from ipykernel.compiler import get_file_name
+from ipykernel.kernelspec import make_ipkernel_cmd
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from traitlets import Unicode
+from traitlets.config import Config
 
-from gm_helpers import data, recipes, train
-from gm_helpers.checkpoint import write_atomically
+from gm_helpers import data, files, publish, recipes, train
+from gm_helpers.files import CourseError, UsageError
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -28,13 +36,10 @@ OTHERS_WATCHED = 1.0  # seconds in which this process rests, to see what others 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 CHOICES = {"profile": recipes.PROFILES, "dataset": data.DATASETS, "weights": ("shipped", "fresh")}
+NEEDED = ("dataset", "profile", "device", "figure_dir")  # parameters that every notebook declares
 
 
-class ParameterError(ValueError):
-    """A parameter that the notebook doesn't have, or a value that it can't take."""
-
-
-class NotebookError(data.CourseError):
+class NotebookError(CourseError):
     """A notebook that did not run to its end; the message names it and the cell."""
 
 
@@ -43,65 +48,101 @@ def run(notebook: str | Path, parameters: dict[str, Any]) -> list[Path]:
 
     notebook: a name in `notebooks/`, such as "1_vae", or a path. parameters: values for those of the notebook's
     parameters that are to differ from its defaults; `figure_dir` is figures/PROFILE where none is given. Figures, and
-    the executed notebook in `notebooks/` beside them, appear only after the whole run has succeeded.
-    Raises ParameterError before the run and NotebookError after it.
+    the executed notebook in `notebooks/` beside them, appear only after the whole run has succeeded. A file of the same
+    name that no run put there is kept under another.
+    Raises UsageError before the run and NotebookError after it.
     """
     path = find(notebook)
     parameters = check(path, parameters)
-    target = Path(parameters["figure_dir"] or ROOT / "figures" / parameters["profile"]).absolute()
-    with _scratch(target, path.stem) as scratch:
-        executed = scratch / path.name
+    target = files.folder(parameters["figure_dir"] or ROOT / "figures" / parameters["profile"])
+    executed = target / "notebooks" / path.name
+    if executed.resolve() == path.resolve():
+        raise UsageError(f"the executed notebook would replace {path}: choose another figure_dir")
+    with publish.scratch(target, path.stem, "choose another figure_dir") as scratch:
+        publish.make(executed.parent, "choose another figure_dir")
         with _a_thread_for_each_idle_core():
-            _execute(path, executed, {**parameters, "figure_dir": str(scratch / "figures")})
-        return _promote(scratch, executed, target)
+            _execute(path, scratch / path.name, {**parameters, "figure_dir": str(scratch / "figures")})
+        drawn = {str(own.relative_to(scratch / "figures")): own for own in (scratch / "figures").rglob("*")}
+        drawn = {name: own for name, own in sorted(drawn.items()) if own.is_file()}
+        try:
+            publish.publish(drawn | {f"notebooks/{path.name}": scratch / path.name}, target, path.stem)
+        except OSError as error:
+            publish.release(scratch)
+            raise NotebookError(
+                f"{path.stem} ran to its end, but {files.sentence(error)}; its figures are kept in {scratch}"
+            ) from error
+        return [target / name for name in drawn if name.endswith(".png")]
+
+
+def course() -> list[str]:
+    """The names of the course's notebooks: those in `notebooks/` that are made from a source."""
+    return sorted(source.stem for source in (NOTEBOOKS / "source").glob("*.md"))
 
 
 def find(notebook: str | Path) -> Path:
-    """The file of that notebook. Raises ParameterError with the names that there are."""
+    """The file of that notebook. Raises UsageError with the names that there are."""
     path = Path(notebook) if str(notebook).endswith(".ipynb") else NOTEBOOKS / f"{notebook}.ipynb"
     if not path.is_file():
-        names = ", ".join(sorted(own.stem for own in NOTEBOOKS.glob("*.ipynb")))
-        raise ParameterError(
-            f"there is no notebook {str(notebook)!r}: choose one of {names}, or give the path of a file"
+        raise UsageError(
+            f"there is no notebook {str(notebook)!r}: choose one of {', '.join(course())}, or give the path of a file"
         )
     return path
 
 
 def check(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
-    """All parameters of the notebook, with these values in place of its defaults. Raises ParameterError."""
-    declared = papermill.inspect_notebook(str(path))
+    """All parameters of the notebook, with these values in place of its defaults. Raises UsageError."""
+    defaults = _declared(path)
     for name, value in parameters.items():
-        if name not in declared:
-            raise ParameterError(f"{path.stem} has no parameter {name!r}: choose among {', '.join(declared)}")
-        expected = declared[name]["inferred_type_name"]
-        if type(value).__name__ != expected:
-            raise ParameterError(f"{name} must be of type {expected}, but {value!r} is of type {type(value).__name__}")
+        if name not in defaults:
+            raise UsageError(f"{path.stem} has no parameter {name!r}: choose among {', '.join(defaults)}")
+        expected, own = type(defaults[name]).__name__, type(value).__name__
+        if own != expected:
+            raise UsageError(f"{name} must be of type {expected}, but {value!r} is of type {own}")
         if value not in CHOICES.get(name, (value,)):
-            raise ParameterError(f"unknown {name} {value!r}: choose one of {', '.join(CHOICES[name])}")
-    for name in ("dataset", "profile", "device", "figure_dir"):
-        if name not in declared:
-            raise ParameterError(f"{path.stem} has no parameter {name!r}: its cell tagged 'parameters' must declare it")
-    complete = {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()} | parameters
+            raise UsageError(f"unknown {name} {value!r}: choose one of {', '.join(CHOICES[name])}")
+    complete = defaults | parameters
     train.choose_device(complete["device"])
+    files.folder(complete["figure_dir"])
+    if "seed" in complete:
+        train.check_seed(complete["seed"])
     return complete
 
 
 def parse(path: Path, texts: dict[str, str]) -> dict[str, Any]:
     """Values from texts of a command line, by the types that the notebook declares; `check` judges what they are."""
-    declared = papermill.inspect_notebook(str(path))
     values: dict[str, Any] = dict(texts)
-    for name in texts.keys() & declared.keys():
-        if declared[name]["inferred_type_name"] != "str":
+    for name, default in _declared(path).items():
+        if name in texts and not isinstance(default, str):
             with suppress(ValueError, SyntaxError):  # what is no Python value stays text
                 values[name] = ast.literal_eval(texts[name])
     return values
 
 
+def _declared(path: Path) -> dict[str, Any]:
+    """The notebook's parameters with their defaults. Raises UsageError for a notebook that can't be run with any."""
+    try:
+        declared = papermill.inspect_notebook(str(path))
+        defaults = {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()}
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no notebook, or holds the marks of an unfinished merge: mend it first") from error
+    except (ValueError, SyntaxError) as error:
+        raise UsageError(f"{path}: the cell tagged 'parameters' may hold plain values alone ({error})") from error
+    if missing := [name for name in NEEDED if name not in defaults]:
+        raise UsageError(f"{path.stem} has no parameter {missing[0]!r}: its cell tagged 'parameters' must declare it")
+    return defaults
+
+
 def write(source: Path) -> Path:
-    """Execute a MyST source and write it with its outputs as the notebook that students open; returns its path."""
+    """Execute a MyST source and write it with its outputs as the notebook that students open; returns its path.
+
+    Raises UsageError for a source that doesn't lie in a folder `source`, beside which the notebook goes.
+    """
+    source = source.absolute()
+    if source.suffix != ".md" or source.parent.name != "source" or not source.is_file():
+        raise UsageError(f"there is no source {source}: choose one of notebooks/source/*.md")
     book = jupytext.read(source)
     target = source.parent.parent / f"{source.stem}.ipynb"
-    with _scratch(target.parent, source.stem) as scratch:
+    with publish.scratch(target.parent, source.stem, "the notebook is written there") as scratch:
         plain, executed = scratch / target.name, scratch / "executed.ipynb"
         nbformat.write(book, plain)
         _execute(plain, executed, {})
@@ -116,7 +157,7 @@ def write(source: Path) -> Path:
             cell.outputs = [own for own in cell.outputs if WIDGET not in own.get("data", {})]
     book.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     nbformat.validate(book)
-    write_atomically(target, f"{nbformat.writes(book)}\n".encode())
+    files.write_atomically(target, f"{nbformat.writes(book)}\n".encode())
     return target
 
 
@@ -141,8 +182,23 @@ def _a_thread_for_each_idle_core() -> Iterator[None]:
         del os.environ["OMP_NUM_THREADS"]
 
 
+class _Kernel(AsyncKernelManager):
+    """A kernel of the Python that runs this, whatever else is called python3; its standard error goes to a file."""
+
+    errors = Unicode().tag(config=True)
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(argv=make_ipkernel_cmd(), **{key: KERNEL[key] for key in ("display_name", "language")})
+
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+        with open(self.errors, "ab") as errors:
+            await super().start_kernel(stdout=subprocess.DEVNULL, stderr=errors, **options)
+
+
 def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
     """Papermill's run, and what it lets pass: a kernel that left early, and errors that no cell reports."""
+    errors = executed.with_suffix(".errors")
     try:
         book = papermill.execute_notebook(
             str(path),
@@ -152,7 +208,12 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
             cwd=str(NOTEBOOKS),
             progress_bar=False,
             execution_timeout=CELL_TIMEOUT,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            # quiet: what is printed goes to the notebook alone. Here it goes to the kernel's own standard error too,
+            # because what a thread prints is lost to the notebook between two cells
+            extra_arguments=["--IPKernelApp.log_level=ERROR", "--IPKernelApp.quiet=False"],
+            kernel_manager_class=_Kernel,
+            config=Config({_Kernel.__name__: {"errors": str(errors)}}),
+            on_cell_start=_progress(path),
         )
     except (papermill.PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
         cells = _cells(nbformat.read(executed, as_version=4))
@@ -162,23 +223,52 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
         else:
             what = "the kernel died" if isinstance(error, DeadKernelError) else f"no end after {CELL_TIMEOUT:,} s"
         raise NotebookError(f"{path.stem}, cell {last}: {what}") from error
-    for problem in _problems(book):
+    finally:
+        _tell("")
+    for problem in _problems(book, errors.read_text(errors="replace")):
         raise NotebookError(f"{path.stem}, {problem}")
 
 
-def _problems(book: NotebookNode) -> Iterator[str]:
-    """What went wrong in an executed notebook although papermill reported success; each names its cell."""
+def _progress(path: Path) -> Callable[..., None]:
+    """A hook that says on a terminal which cell is at work, and under which heading it stands."""
+    total, done, heading = len(_cells(nbformat.read(path, as_version=4))), 0, ""
+
+    def tell(cell: NotebookNode, cell_index: int) -> None:
+        nonlocal done, heading
+        if cell.cell_type == "markdown":
+            for own in re.findall(r"^#+ (.*)", cell.source, flags=re.MULTILINE):
+                heading = f", {own}"
+        elif _is_run(cell):
+            done += 1
+            _tell(f"{path.stem}: cell {done} of {total}{heading}")
+
+    return tell
+
+
+def _tell(line: str) -> None:
+    """Put the line in place of the last one, on a terminal only."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
+
+
+def _problems(book: NotebookNode, errors: str) -> Iterator[str]:
+    """What went wrong in an executed notebook although papermill reported success; each names its cell.
+
+    errors: all of the kernel's standard error. A thread's traceback stands there whole; in the cells pieces may lack.
+    """
     cells = _cells(book)
-    errors = ["".join(own.text for own in cell.outputs if own.get("name") == "stderr") for cell in cells]
     for number, cell in enumerate(cells, 1):
         for output in cell.outputs:
             if output.output_type == "error":  # sys.exit() in a cell
                 yield f"cell {number}: {output.ename}: {output.evalue}".rstrip(": ")
-        if "Traceback (most recent call last)" in errors[number - 1]:  # a thread's; its end may stand in the next cell
-            last = re.search(r"Traceback .*\n(?: .*\n)*(\S.*)", "".join(errors[number - 1 :]))
-            yield f"cell {number}: {last[1] if last else 'an error in a thread'}"
         if cell.execution_count is None:
             yield f"cell {number} was not run"
+    names = {Path(get_file_name(cell.source)).name: f"cell {number}" for number, cell in enumerate(cells, 1)}
+    for before, frames, last in re.findall(r"(.*)\nTraceback .*\n((?: .*\n)*)(.*)", f"\n{errors}"):
+        if not before.startswith("Exception ignored"):  # a complaint at the interpreter's end
+            cell_names = [names[own] for own in re.findall(r"ipykernel_\d+.(\d+\.py)", frames) if own in names]
+            yield f"{cell_names[-1] if cell_names else 'a thread or program'}: {last or 'an error without a name'}"
     counts = [cell.execution_count for cell in cells]
     for model in book.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {}).values():
         for output in model["state"].get("outputs", []):
@@ -190,48 +280,9 @@ def _problems(book: NotebookNode) -> Iterator[str]:
 
 def _cells(book: NotebookNode) -> list[NotebookNode]:
     """The code cells of the notebook that was run, without the one that papermill adds for its parameters."""
-    code = (cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip())
-    return [cell for cell in code if "injected-parameters" not in cell.metadata.get("tags", [])]
+    return [cell for cell in book.cells if _is_run(cell)]
 
 
-@contextmanager
-def _scratch(target: Path, stem: str) -> Iterator[Path]:
-    """A folder of this process beside the results, removed at the end; also those that killed processes left behind."""
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        for left in target.glob(f".{stem}-*"):
-            process = int(left.name.rpartition("-")[2])
-            if process == os.getpid() or not _alive(process):  # a new container counts its processes from 1 again
-                shutil.rmtree(left)
-        scratch = target / f".{stem}-{os.getpid()}"
-        (scratch / "figures").mkdir(parents=True)
-    except OSError as error:
-        raise ParameterError(f"cannot write to {target} ({error.strerror}): choose another figure_dir") from error
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it lives, and is somebody else's
-        return True
-    return True
-
-
-def _promote(scratch: Path, executed: Path, target: Path) -> list[Path]:
-    """Move the figures and the notebook into place, each whole; figures that the notebook no longer draws go."""
-    drawn = sorted((scratch / "figures").iterdir())
-    number = executed.name.partition("_")[0]
-    for old in target.glob(f"{number}.*"):
-        if old.name not in {own.name for own in drawn}:
-            old.unlink()
-    for figure in drawn:
-        os.replace(figure, target / figure.name)
-    (target / "notebooks").mkdir(exist_ok=True)
-    os.replace(executed, target / "notebooks" / executed.name)
-    return [target / figure.name for figure in drawn if figure.suffix == ".png"]
+def _is_run(cell: NotebookNode) -> bool:
+    own = "injected-parameters" not in cell.metadata.get("tags", [])
+    return own and cell.cell_type == "code" and bool(cell.source.strip())

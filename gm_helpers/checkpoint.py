@@ -7,8 +7,6 @@ Weights are safetensors (any program reads them); a run's state is what torch.sa
 import hashlib
 import io
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +16,13 @@ from safetensors.torch import load as tensors_from
 from safetensors.torch import save as bytes_of
 from torch import Tensor
 
-from gm_helpers.data import CourseError
+from gm_helpers.files import CourseError, write_atomically
 
 KEY = "gm_helpers"  # one key, because safetensors writes several in random order
 
 
 class CheckpointError(CourseError):
     """A file that is not what it should be; the message says which and what to do."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """All of the content under this name, or, if the process dies, the file that was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(scratch, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
 
 
 def save(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -53,19 +35,29 @@ def save(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any])
 def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata that `save` wrote. Raises CheckpointError for a file that is missing or was altered."""
     path = Path(path)
+    foreign = f"{path} is cut short or no weights file of this course; train it again"
     try:
         content = path.read_bytes()
         tensors = tensors_from(content)
         length = int.from_bytes(content[:8], "little")  # a safetensors file begins with the length of its JSON header
         seal = json.loads(content[8 : 8 + length])["__metadata__"][KEY]
         metadata = json.loads(seal)["metadata"]
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there is no file {path}") from error
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} is cut short or no weights file of this course; train it again") from error
-    if seal != _seal(tensors, metadata):  # the whole text: a flip may turn 1e-05 into 1E-05
+        whole = seal == _seal(tensors, metadata)  # the whole text: a flip may turn 1e-05 into 1E-05
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(foreign) from error
+    if not whole:
         raise CheckpointError(f"{path} was altered after it was written (its SHA-256 differs); train it again")
+    if not isinstance(metadata, dict):
+        raise CheckpointError(foreign)
     return tensors, metadata
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    if isinstance(error, FileNotFoundError):
+        return CheckpointError(f"there is no file {path}")
+    return CheckpointError(f"{path} cannot be read ({error.strerror}); name a file that can")
 
 
 def _seal(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
@@ -86,7 +78,16 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 def load_state(path: Path) -> dict[str, Any]:
     """What `save_state` wrote, on the CPU. Raises CheckpointError for a file that is not as it was written."""
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         raise CheckpointError(f"{path} is damaged (its SHA-256 differs); delete it and train from the start")
-    return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+    except Exception as error:  # any: what is no state lets the unpickler stumble in a dozen ways
+        raise CheckpointError(f"{path} holds no state of a run; delete it and train from the start") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds no state of a run; delete it and train from the start")
+    return state

@@ -4,28 +4,34 @@ The folder that holds them is `GM_DATA`, or `data/` at the repository's root. MN
 it, plain or as .gz, and each file is compared with its SHA-256 at each load, because damaged files load silently.
 """
 
+import errno
 import gzip
 import hashlib
 import http.client
 import math
 import os
-import socket
-import tempfile
+import time
 import zlib
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlparse
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from gm_helpers import files
+from gm_helpers.files import CourseError, UsageError
+
 DATASETS = ("auto", "mnist", "digits")
 SPLITS = ("train", "val", "test")
 VALIDATION = 10_000  # the last images of MNIST's training files
 FETCH_TIMEOUT = 15.0  # seconds of silence from a server before the next mirror is tried
+LEAST_RATE = 20_000.0  # bytes per second, after as many seconds; the largest file has 10 MB
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -34,12 +40,12 @@ SHA256 = {
 }
 
 
-class CourseError(RuntimeError):
-    """What went wrong and what to do, in one sentence for a person: the command line prints no more than that."""
-
-
 class DataError(CourseError):
     """Data that is missing, damaged or can't be fetched; the message says what to do."""
+
+
+class UnreachableError(DataError):
+    """No mirror delivers, or none can be asked."""
 
 
 class Images(NamedTuple):
@@ -50,8 +56,8 @@ class Images(NamedTuple):
 
 
 def folder() -> Path:
-    """Where data sets lie: the environment variable GM_DATA, or `data/` at the repository's root."""
-    return Path(os.environ.get("GM_DATA") or Path(__file__).parent.parent / "data").absolute()
+    """Where data sets lie: the environment variable GM_DATA, or `data/` at the repository's root; absolute."""
+    return files.folder(os.environ.get("GM_DATA") or Path(__file__).parent.parent / "data")
 
 
 def load(dataset: str, split: str, device: str | torch.device = "cpu") -> Images:
@@ -59,10 +65,10 @@ def load(dataset: str, split: str, device: str | torch.device = "cpu") -> Images
 
     dataset: "mnist" (train 50,000, val 10,000, test 10,000), "digits" (scikit-learn's 8×8 scans brought to 28×28:
     1,197, 300 and 300), or "auto", which is MNIST where it is there or can be fetched.
-    Raises ValueError for an unknown name and DataError for data that is missing or damaged.
+    Raises UsageError for an unknown name and DataError for data that is missing or damaged.
     """
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+        raise UsageError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     images = _mnist(split) if choose(dataset) == "mnist" else _digits(split)
     return Images(images.pixels.to(device), images.labels.to(device))
 
@@ -70,7 +76,7 @@ def load(dataset: str, split: str, device: str | torch.device = "cpu") -> Images
 def choose(dataset: str) -> str:
     """The data set that `dataset` means here, "mnist" or "digits"; for "auto" it says so when it has to take digits."""
     if dataset not in DATASETS:
-        raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
+        raise UsageError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
     return _choose_in(folder()) if dataset == "auto" else dataset
 
 
@@ -78,9 +84,7 @@ def choose(dataset: str) -> str:
 def _choose_in(where: Path) -> str:
     try:
         fetch(where)
-    except DataError as error:
-        if not _missing(where):
-            raise  # MNIST is there but damaged: that is for a person to mend, not to pass over
+    except UnreachableError as error:  # what else is wrong, damage or a full disk, is for a person to mend
         print(f"MNIST is not here ({error}). Going on with scikit-learn's handwritten digits: smaller, other numbers.")
         return "digits"
     return "mnist"
@@ -134,78 +138,100 @@ def two_moons(n: int, generator: Generator | None = None, noise: float = 0.05) -
 def fetch(where: Path | None = None) -> dict[str, bytes]:
     """MNIST's four raw files, fetched where they are missing, verified: name -> content.
 
-    where: the data folder; None takes `folder()`. Each file is downloaded into a temporary folder, verified, and only
-    then moved into place, so that a kill or a second process leaves whole files. Raises DataError.
+    where: the data folder; None takes `folder()`. What is fetched is verified before it is written, whole, so that a
+    kill or a second process leaves whole files. Raises DataError, and UnreachableError where no mirror delivers.
     """
     where = where or folder()
+    raw = where / "MNIST" / "raw"
     if missing := _missing(where):
-        raw = where / "MNIST" / "raw"
+        new = [own for own in (raw, *raw.parents) if not os.path.lexists(own)]
         try:
-            raw.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=raw, prefix=".fetch-") as scratch:
-                for name in missing:
-                    _download(name, Path(scratch))
-                    _verified(Path(scratch) / name)
-                    os.replace(Path(scratch) / name, raw / name)
+            files.make_folder(raw)
+            for name in missing:
+                files.write_atomically(raw / name, _download(name, raw))
         except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"cannot write to {raw} ({reason}): set GM_DATA to a folder that can be written") from error
-    return {name: _verified(_path(where, name)) for name in SHA256}
+            # where nobody may write `auto` means digits; a full disk or a file in the way is to be mended
+            kind = UnreachableError if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else DataError
+            what = f"cannot write to {raw} ({error.strerror}): set GM_DATA to a folder that can be written"
+            raise kind(what) from error
+        finally:
+            for own in new:
+                with suppress(OSError):  # it isn't empty, or was not made
+                    own.rmdir()
+    return {name: _verified(_path(where, name), name) for name in SHA256}
 
 
 def _path(where: Path, name: str) -> Path:
-    plain = where / "MNIST" / "raw" / name
-    packed = plain.with_name(name + ".gz")
-    return packed if os.path.exists(packed) and not os.path.exists(plain) else plain
+    """Where that raw file lies, plain or packed, also under the name that another mirror gives it."""
+    dotted = name.replace("-idx", ".idx")
+    paths = [where / "MNIST" / "raw" / own for own in (name, dotted, f"{name}.gz", f"{dotted}.gz")]
+    # os.path.lexists, because Path.exists raises PermissionError for a folder that may not be entered
+    return next(filter(os.path.lexists, paths), paths[0])
 
 
 def _missing(where: Path) -> list[str]:
-    # os.path.exists, because Path.exists raises PermissionError for a folder that may not be entered
-    return [name for name in SHA256 if not os.path.exists(_path(where, name))]
+    return [name for name in SHA256 if not os.path.lexists(_path(where, name))]
 
 
-def _download(name: str, scratch: Path) -> None:
-    """One raw file from the first of torchvision's mirrors that delivers it."""
-    mnist, download_and_extract = _torchvision()
-    archive, md5 = next(resource for resource in mnist.resources if resource[0] == name + ".gz")
+def _download(name: str, raw: Path) -> bytes:
+    """The content of one raw file from the first of torchvision's mirrors that delivers it whole."""
     reasons = []
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(FETCH_TIMEOUT)
-    try:
-        for mirror in mnist.mirrors:
-            try:
-                return download_and_extract(mirror + archive, str(scratch), md5=md5, remove_finished=True)
-            except (OSError, EOFError, RuntimeError, http.client.HTTPException) as error:  # each is a failed mirror
-                reason = getattr(error, "reason", error)  # of a URLError
-                reasons.append(f"{urlparse(mirror).netloc}: {reason or type(error).__name__}")
-    finally:
-        socket.setdefaulttimeout(before)
-    raise DataError(f"{archive} could not be fetched from " + "; ".join(reasons))
+    for mirror in _mirrors():
+        try:
+            content = gzip.decompress(_answer(f"{mirror}{name}.gz"))
+            if hashlib.sha256(content).hexdigest() == SHA256[name]:
+                return content
+            reasons.append(f"{urlparse(mirror).netloc}: its SHA-256 is not that of the original MNIST file")
+        except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:  # each is a failed mirror
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            reasons.append(f"{urlparse(mirror).netloc}: {reason or type(error).__name__}")
+    raise UnreachableError(
+        f"{name}.gz could not be fetched from {'; '.join(reasons)}; if you have the files, put {', '.join(SHA256)}, "
+        f"plain or as .gz, into {raw}"
+    )
 
 
-def _torchvision():
+def _answer(url: str) -> bytes:
+    """What a server answers. Raises OSError where it is silent, or slower than any that is worth waiting for."""
+    parts, received, start = [], 0, time.monotonic()
+    with urlopen(Request(url, headers={"User-Agent": "gm_helpers"}), timeout=FETCH_TIMEOUT) as response:
+        while part := response.read1(1 << 16):  # what there is, because `read` waits for all of it
+            parts.append(part)
+            received, seconds = received + len(part), time.monotonic() - start
+            if seconds > FETCH_TIMEOUT and received < LEAST_RATE * seconds:
+                raise TimeoutError(f"{received / seconds:,.0f} bytes per second is too slow")
+    return b"".join(parts)
+
+
+def _mirrors() -> list[str]:
     try:
         from torchvision.datasets import MNIST
-        from torchvision.datasets.utils import download_and_extract_archive
     except ImportError as error:
-        raise DataError(f"torchvision is not installed ({error}): install it as requirements.txt pairs it") from error
+        raise UnreachableError(
+            f"torchvision is not installed ({error}): install it as requirements.txt pairs it"
+        ) from error
     except RuntimeError as error:  # "operator torchvision::nms does not exist"
         raise DataError(
             f"torchvision cannot be imported beside torch {torch.__version__}, because the two come from different "
             "builds: install both from the same index, as requirements.txt pairs them"
         ) from error
-    return MNIST, download_and_extract_archive
+    return MNIST.mirrors
 
 
-def _verified(path: Path) -> bytes:
+def _verified(path: Path, name: str) -> bytes:
     """The file's content, which is what was hashed: nothing is read again afterwards."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        if hashlib.sha256(content).hexdigest() == SHA256[path.name.removesuffix(".gz")]:
-            return content
+        content = path.read_bytes()
+    except OSError as error:
+        what = f"{path} cannot be read ({error.strerror}): move it away, or make it a file that you may read"
+        raise DataError(what) from error
+    try:
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
         reason = "its SHA-256 is not that of the original MNIST file"
     except (OSError, EOFError, zlib.error) as error:
-        reason = f"it cannot be read: {error}"
+        content, reason = b"", f"it cannot be unpacked: {error}"
+    if hashlib.sha256(content).hexdigest() == SHA256[name]:
+        return content
     raise DataError(f"{path} is damaged ({reason}); delete it and run `python -m gm_helpers data --dataset mnist`")
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from gm_helpers.checkpoint import write_atomically
+from gm_helpers.files import write_atomically
 
 # Okabe & Ito's colours, told apart with every common colour vision; yellow is left out, it is too light for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -55,7 +56,8 @@ plt.rcParams.update(
 def show(figure: Figure, name: str, alt: str, figure_dir: str = "") -> None:
     """Display a figure with its alternative text and close it; with a folder, save both as NAME.png and NAME.txt.
 
-    name: section number and a word, such as "1.13-curves". The same figure gives the same bytes.
+    name: section number and a word, such as "1.13-curves". The same figure gives the same bytes. Raises ValueError for
+    a name that is none of a file in that folder.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -69,6 +71,8 @@ def show(figure: Figure, name: str, alt: str, figure_dir: str = "") -> None:
 
 def static(png: bytes, name: str, alt: str, figure_dir: str = "") -> dict[str, Any]:
     """An output's picture with its alternative text; with a folder, both are saved as NAME.png and NAME.txt."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"{name!r} can't be a figure's name: a letter or digit, then also '.', '-' and '_'")
     if figure_dir:
         write_atomically(Path(figure_dir) / f"{name}.png", png)
         write_atomically(Path(figure_dir) / f"{name}.txt", f"{alt}\n".encode())

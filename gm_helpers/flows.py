@@ -148,8 +148,9 @@ class ActNorm(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.training and self.untouched:
-            self.shift.data = -x.detach().mean(0)
-            self.log_scale.data = -(x.detach().std(0, correction=0) + 0.01).log()
+            with torch.no_grad():  # in place, because others may hold these tensors already
+                self.shift.copy_(-x.mean(0))
+                self.log_scale.copy_(-(x.std(0, correction=0) + 0.01).log())
             self.untouched = False
         return (x + self.shift) * self.log_scale.exp(), self.log_scale.sum().expand(len(x))
 

@@ -107,7 +107,6 @@ class GAN(nn.Module):
         self.fooling = GENERATOR_LOSSES[generator_loss]
         self.generator = Generator(latent_dim)
         self.discriminator = Discriminator(dropout)
-        self.shown: Tensor | None = None  # the samples of D's turn, for G's
 
     def players(self) -> dict:
         """D moves first, then G: name -> (module, loss)."""
@@ -122,17 +121,18 @@ class GAN(nn.Module):
         return torch.randn(n, self.latent_dim, generator=generator, device=weight.device, dtype=weight.dtype)
 
     def discriminator_loss(self, x: Tensor, generator: RandomGenerator | None = None) -> dict[str, Tensor]:
-        """What D minimises for a batch x of data, means in nats; and its mean verdicts, D(x) and D(G(z))."""
+        """What D minimises for a batch x of data, means in nats; its mean verdicts, D(x) and D(G(z)); and the samples
+        that it was "shown", for G's turn."""
         samples = self.generator(self.noise(len(x), generator))
-        self.shown = samples if samples.requires_grad else None
         # one batch, because no layer of D mixes its images
         real, fake = self.discriminator(torch.cat([x.flatten(1), samples.detach()])).chunk(2)
         loss = discriminator_loss(real, fake, self.real_label).mean()
-        return {"loss": loss, "D(x)": real.sigmoid().mean(), "D(G(z))": fake.sigmoid().mean()}
+        return {"loss": loss, "D(x)": real.sigmoid().mean(), "D(G(z))": fake.sigmoid().mean(), "shown": samples}
 
-    def generator_loss(self, x: Tensor, generator: RandomGenerator | None = None) -> dict[str, Tensor]:
-        """What G minimises, mean in nats over the samples of D's turn, or if there was none, over len(x) new ones."""
-        samples, self.shown = self.shown, None
+    def generator_loss(
+        self, x: Tensor, generator: RandomGenerator | None = None, samples: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What G minimises, mean in nats over its samples (B, 784), or over len(x) new ones where None are given."""
         if samples is None:
             samples = self.generator(self.noise(len(x), generator))
         return {"loss": self.fooling(self.discriminator(samples)).mean()}

@@ -196,9 +196,12 @@ def accuracy(model: DigitClassifier, rows: Tensor, prepare: Prepare, seed: int =
     generator = Generator(rows.device).manual_seed(seed)
     pixels, labels = rows[:, :-1], rows[:, -1]
     kinds = {"grey": pixels / 255, "binary": torch.bernoulli(pixels / 255, generator=generator)}
-    return {
-        f"accuracy_{kind}": (in_parts(model, x).argmax(1) == labels).double().mean().item() for kind, x in kinds.items()
-    }
+    return {f"accuracy_{kind}": _share(in_parts(model, x).argmax(1) == labels) for kind, x in kinds.items()}
+
+
+def _share(events: Tensor) -> float:
+    """How often that is true, from 0 to 1. On the CPU, because not every device has float64."""
+    return events.cpu().double().mean().item()
 
 
 @torch.no_grad()
@@ -211,8 +214,8 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     """|m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁C₂)^½) for the means m and covariances C of two sets of features.
 
     first, second: (N, F) and (M, F). It is the squared Wasserstein distance of the two normals (Dowson & Landau 1982;
-    Heusel et al. 2017 for images), computed in float64, and biased upwards for small sets. Raises ValueError where a
-    set has no more rows than features, because its covariance is then singular.
+    Heusel et al. 2017 for images), computed on the CPU in float64, and biased upwards for small sets. Raises ValueError
+    where a set has no more rows than features, because its covariance is then singular.
     """
     for features in (first, second):
         if len(features) <= features.shape[1]:
@@ -220,7 +223,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
                 f"{len(features)} samples of {features.shape[1]} features have a singular covariance: "
                 "give more samples than features"
             )
-    first, second = first.double(), second.double()
+    first, second = first.cpu().double(), second.cpu().double()
     covariances = [torch.atleast_2d(torch.cov(own.T)) for own in (first, second)]
     root = _root(covariances[0])
     # the eigenvalues of C₁C₂ are those of C₁^½ C₂ C₁^½, which is symmetric
@@ -236,8 +239,8 @@ def _root(matrix: Tensor) -> Tensor:
 
 
 def histogram(digits: Tensor) -> Tensor:
-    """Shares of the ten digits, (10,), float64, among digits (N,), integers from 0 to 9."""
-    return torch.bincount(digits, minlength=10).double() / len(digits)
+    """Shares of the ten digits, (10,), float64 on the CPU, among digits (N,), integers from 0 to 9."""
+    return torch.bincount(digits.cpu(), minlength=10).double() / len(digits)
 
 
 def histogram_kl(samples: Tensor, reference: Tensor) -> float:
@@ -255,7 +258,7 @@ def precision_and_recall(real: Tensor, fake: Tensor, neighbours: int = 3) -> tup
     def share_inside(points: Tensor, centres: Tensor) -> float:
         radii = torch.cat([torch.cdist(own, centres).kthvalue(neighbours + 1).values for own in centres.split(1000)])
         inside = [(torch.cdist(own, centres) <= radii).any(1) for own in points.split(1000)]
-        return torch.cat(inside).double().mean().item()
+        return _share(torch.cat(inside))
 
     return share_inside(fake, real), share_inside(real, fake)
 
@@ -286,7 +289,7 @@ def sample_quality(samples: Tensor, real: Tensor, classifier: DigitClassifier) -
         "frechet_floor": frechet_distance(*real_features[order].tensor_split(2)),
         "histogram_kl": histogram_kl(shares, histogram(real_logits.argmax(1))),
         "rarest_digit": shares.min().item(),
-        "confident": (logits.softmax(1).amax(1) > 0.9).double().mean().item(),
+        "confident": _share(logits.softmax(1).amax(1) > 0.9),
         "precision": precision,
         "recall": recall,
     }

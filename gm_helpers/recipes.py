@@ -1,6 +1,8 @@
 """The one table of trainings: for each name the model, its arguments and how it is trained, in each profile."""
 
 import hashlib
+import math
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,12 +12,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gm_helpers import checkpoint, data, metrics
+from gm_helpers import checkpoint, data, files, metrics
 from gm_helpers.checkpoint import CheckpointError
+from gm_helpers.files import UsageError
 from gm_helpers.flows import flow_2d, flow_convolutional, flow_fully_connected
 from gm_helpers.gan import GAN
 from gm_helpers.metrics import DigitClassifier
-from gm_helpers.train import Prepare, Run, choose_device, train
+from gm_helpers.train import DivergenceError, Prepare, Run, check_seed, choose_device, train
 from gm_helpers.vae import VAE, GreyVAE
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -53,7 +56,8 @@ def _moons(dataset: str, split: str, device: Any) -> Tensor:
 class Recipe:
     """A model and its arguments, what is done to the pixels, what is measured, and a schedule for each profile.
 
-    inputs: the tensor whose rows are drawn in training, for a data set, a split of it and a device.
+    inputs: the tensor whose rows are drawn in training, for a data set, a split of it and a device. points: the name of
+    what it draws itself, where these are no images of a data set.
     """
 
     model: Callable[..., nn.Module]
@@ -62,6 +66,7 @@ class Recipe:
     measure: Callable[..., dict[str, float]]
     schedules: dict[str, Schedule]
     inputs: Callable[[str, str, Any], Tensor] = _pixels
+    points: str = ""
 
 
 # On validation images, in nats: decay gains 1.1 in `full` and loses 1.2 in `quick`, which has no time for small steps;
@@ -161,10 +166,18 @@ RECIPES = {
         FLOW_CONV_LARGE_SCHEDULES,
     ),
     "flow-conv-uniform": Recipe(flow_convolutional, {}, data.levels, metrics.flow_bounds, FLOW_CONV_SCHEDULES),
-    "flow-2d": Recipe(flow_2d, {}, _as_they_are, metrics.mean_loss, FLOW_2D_SCHEDULES, _moons),
+    "flow-2d": Recipe(flow_2d, {}, _as_they_are, metrics.mean_loss, FLOW_2D_SCHEDULES, _moons, "two-moons"),
     "vae-8bit": Recipe(GreyVAE, {"latent_dim": 40}, data.levels, metrics.bounds, VAE_8BIT_SCHEDULES),
 }
 PROFILES = ("smoke", "quick", "full")
+
+
+def check(name: str, profile: str, dataset: str, seed: int, device: str) -> None:
+    """Raises UsageError for a training that cannot be, before anything is done for it."""
+    _choice("profile", profile, _choice("model", name, RECIPES).schedules)
+    _choice("dataset", dataset, dict.fromkeys(data.DATASETS))
+    check_seed(seed)
+    choose_device(device)
 
 
 def fit(
@@ -178,19 +191,19 @@ def fit(
 ) -> tuple[nn.Module, Run]:
     """Build the model of that recipe and train it on the training images; returns it in eval mode, and its run.
 
-    The seed decides the initial weights, the batches and all noise. Raises ValueError for an unknown name or profile.
+    The seed decides the initial weights, the batches and all noise. Raises UsageError for an unknown name or profile.
     """
-    recipe, where = _choice("model", name, RECIPES), choose_device(device)
-    schedule = _choice("profile", profile, recipe.schedules)
-    dataset = data.choose(dataset)
+    check(name, profile, dataset, seed, device)
+    recipe, where = RECIPES[name], choose_device(device)
+    dataset = recipe.points or data.choose(dataset)
     torch.manual_seed(seed)
     # convolutions in bfloat16 take three quarters of the time on a CPU with the channels last
-    model = recipe.model(**recipe.arguments).to(where, memory_format=torch.channels_last)
+    model = recipe.model(**recipe.arguments).to(memory_format=torch.channels_last).to(where)
     run = train(
         model,
         recipe.inputs(dataset, "train", where),
         recipe.prepare,
-        **asdict(schedule),
+        **asdict(recipe.schedules[profile]),
         seed=seed,
         validation=recipe.inputs(dataset, "val", where)[:CURVE_IMAGES],
         snapshots=snapshots,
@@ -203,52 +216,108 @@ def fit(
 def ship(name: str, profile: str, dataset: str, seed: int, device: str, folder: Path) -> dict[str, Any]:
     """Train, round the weights to float16, measure them as rounded, write NAME.safetensors; returns its metadata.
 
-    A run that was interrupted goes on from `NAME.state`, which lies beside it until the weights are written.
+    A run that was interrupted goes on from `NAME.state`, which lies beside it until the weights are written. Raises
+    what `rehearse` does, CourseError where another process trains the same, and DivergenceError for weights or
+    measurements that are not finite.
     """
-    dataset, state_file = data.choose(dataset), folder / f"{name}.state"
-    model, run = fit(name, profile, dataset, seed, device, state_file=state_file)
-    if not run.finished:
-        raise KeyboardInterrupt
-    rounded = {key: own.half() if own.is_floating_point() else own for key, own in model.state_dict().items()}
-    model.load_state_dict(rounded)
-    recipe = RECIPES[name]
-    metadata = {
-        "name": name,
-        "model": recipe.model.__name__,
-        "arguments": recipe.arguments,
-        "recipe": asdict(recipe.schedules[profile]),
-        "profile": profile,
-        "seed": seed,
-        "dataset": dataset,
-        "data_sha256": hashlib.sha256(data.load(dataset, "train").pixels.numpy().tobytes()).hexdigest(),
-        "metrics": evaluate(name, model, dataset),
-        "seconds": round(run.seconds),
-        "device": torch.cuda.get_device_name() if next(model.parameters()).is_cuda else "cpu",
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
-    }
-    checkpoint.save(folder / f"{name}.safetensors", rounded, metadata)
-    state_file.unlink()
+    origin = rehearse(name, profile, dataset, seed, device, folder)
+    target, state_file = folder / f"{name}.safetensors", folder / f"{name}.state"
+    busy = f"{name} is being trained into {folder} already: wait for that, or choose another folder by --out"
+    with files.alone(folder / f".{name}.lock", busy):
+        model, run = fit(name, profile, dataset, seed, device, state_file=state_file)
+        if not run.finished:
+            raise KeyboardInterrupt
+        rounded = {key: own.half() if own.is_floating_point() else own for key, own in model.state_dict().items()}
+        if not _finite(rounded):
+            raise DivergenceError(
+                f"{name}: a weight is beyond the range of float16, so nothing was written; delete {state_file}, and "
+                "lower the learning rate"
+            )
+        model.load_state_dict(rounded)
+        metadata = _metadata(name, model, run, origin)
+        checkpoint.save(target, rounded, metadata)
+        state_file.unlink()
     return metadata
 
 
-def evaluate(name: str, model: nn.Module, dataset: str) -> dict[str, float]:
-    """The recipe's measurements on the validation and the test images; the noise is the same at each call."""
+def _metadata(name: str, model: nn.Module, run: Run, origin: dict[str, Any]) -> dict[str, Any]:
+    """How the weights came to be, as it was: the recipe says what was asked, the precision what was done."""
     recipe, device = RECIPES[name], next(model.parameters()).device
+    pixels = None if recipe.points else data.load(origin["dataset"], "train").pixels
     return {
+        "name": name,
+        "model": recipe.model.__name__,
+        "arguments": recipe.arguments,
+        "recipe": asdict(recipe.schedules[origin["profile"]]),
+        "precision": ", then ".join(run.precisions),
+        **origin,
+        "data_sha256": None if pixels is None else hashlib.sha256(pixels.numpy().tobytes()).hexdigest(),
+        "metrics": evaluate(name, model, origin["dataset"]),
+        "seconds": round(run.seconds),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+    }
+
+
+def rehearse(name: str, profile: str, dataset: str, seed: int, device: str, folder: Path) -> dict[str, Any]:
+    """All that can stop `ship`, tried before the first step; returns what decides the weights, as their file names it.
+
+    Makes the folder, and fetches the data where they are missing. Raises UsageError for what cannot be trained, for a
+    folder that cannot be written, and where other weights lie, and DataError.
+    """
+    check(name, profile, dataset, seed, device)
+    points = RECIPES[name].points
+    if not points:
+        data.load(dataset, "test")
+    try:
+        files.make_folder(folder)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder} ({error.strerror}): choose another folder by --out") from error
+    origin = {"profile": profile, "seed": seed, "dataset": points or data.choose(dataset)}
+    target = folder / f"{name}.safetensors"
+    if os.path.lexists(target) and (what := _other(target, origin)):
+        raise UsageError(f"{target} {what}: move it away, or choose another folder by --out")
+    return origin
+
+
+def _other(target: Path, origin: dict[str, Any]) -> str:
+    """What lies there, if it is not from a training that began the same way."""
+    try:
+        metadata = checkpoint.load(target)[1]
+    except CheckpointError:
+        return "is no weights file of this course"
+    differing = ", ".join(f"{key} {metadata.get(key)}" for key, value in origin.items() if metadata.get(key) != value)
+    return f"holds a training with {differing}" if differing else ""
+
+
+def _finite(tensors: dict[str, Tensor]) -> bool:
+    return all(bool(own.isfinite().all()) for own in tensors.values())
+
+
+def evaluate(name: str, model: nn.Module, dataset: str) -> dict[str, float]:
+    """The recipe's measurements on the validation and the test images; the noise is the same at each call.
+
+    Raises DivergenceError for a measurement that is not finite.
+    """
+    recipe, device = RECIPES[name], next(model.parameters()).device
+    measured = {
         f"{split}_{key}": round(value, 3)
         for split in ("val", "test")
         for key, value in recipe.measure(model, recipe.inputs(dataset, split, device), recipe.prepare).items()
     }
+    if bad := [key for key, value in measured.items() if not math.isfinite(value)]:
+        raise DivergenceError(f"{name}: {', '.join(bad)} came out as NaN or infinite; lower the learning rate")
+    return measured
 
 
 def pretrained(name_or_path: str | Path, device: str = "auto") -> nn.Module:
     """A shipped model by its name, or one that `ship` wrote, by its path; in eval mode.
 
-    Raises CheckpointError for a file that is missing, damaged, or of another model or shape.
+    Raises CheckpointError for a file that is missing, damaged, of another model or shape, or holds NaN or infinities.
     """
     path = weights_file(name_or_path)
     tensors, metadata = checkpoint.load(path)
-    recipe = RECIPES.get(metadata.get("name", ""))
+    recipe = RECIPES.get(str(metadata.get("name")))
     own = metadata.get("model"), metadata.get("arguments")
     if recipe is None or own != (recipe.model.__name__, recipe.arguments):
         raise CheckpointError(f"{path} holds no model that this version of the course knows; train it again")
@@ -257,19 +326,21 @@ def pretrained(name_or_path: str | Path, device: str = "auto") -> nn.Module:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{path} has other weights than {metadata['name']} needs; train it again") from error
+    if not _finite(tensors):
+        raise CheckpointError(f"{path} holds weights that are not finite; train it again with a lower learning rate")
     return model.to(choose_device(device)).eval()
 
 
 def weights_file(name_or_path: str | Path) -> Path:
-    """Where the weights of that name lie, or the path itself. Raises ValueError for what is neither."""
+    """Where the weights of that name lie, or the path itself. Raises UsageError for what is neither."""
     if str(name_or_path) in RECIPES:
         return WEIGHTS / f"{name_or_path}.safetensors"
     if Path(name_or_path).suffix == ".safetensors":
         return Path(name_or_path)
-    raise ValueError(f"unknown model {str(name_or_path)!r}: choose one of {', '.join(RECIPES)}, or a .safetensors file")
+    raise UsageError(f"unknown model {str(name_or_path)!r}: choose one of {', '.join(RECIPES)}, or a .safetensors file")
 
 
 def _choice(what: str, name: str, table: dict[str, Any]) -> Any:
     if name not in table:
-        raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(table)}")
+        raise UsageError(f"unknown {what} {name!r}: choose one of {', '.join(table)}")
     return table[name]

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import signal
 import threading
 import time
@@ -17,16 +18,19 @@ from tqdm.auto import tqdm
 
 from gm_helpers import checkpoint
 from gm_helpers.checkpoint import CheckpointError
-from gm_helpers.data import CourseError
+from gm_helpers.files import CourseError, UsageError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+LARGEST_SEED = 2**32 - 1  # what NumPy takes too
 LOGS = 50  # rows of history in a run
 SAVE_EVERY = 60.0  # seconds between checkpoints
 SHOW_EVERY = 1.0  # seconds between changes of the progress bar: nbval reads no message before a cell's end, and the
 # kernel throws away what a reader leaves lying, after some thousand messages even the one that says "done"
 EVALUATION_BATCH = 1000
 
-Values = dict[str, Tensor]  # what a loss function returns: "loss", which is minimised, and what else is to be logged
+# What a loss function returns: "loss", which is minimised, what else is to be logged, and under "shown" what is not
+# logged but handed to the next player's loss of this step, as its third argument.
+Values = dict[str, Tensor]
 Prepare = Callable[[Tensor, Generator], Tensor]
 Forwards = dict[nn.Module, Callable]  # module -> what to call in place of its forward
 
@@ -40,7 +44,8 @@ class Run:
     """What a training gives back; the model itself was trained in place.
 
     history: a row for each log step, {"step": …, "train": {player: {name: mean since the last row}}, "val": {…}},
-    all plain numbers. snapshots: fraction of the run -> the model's state_dict then, on the CPU.
+    all plain numbers. snapshots: fraction of the run -> the model's state_dict then, on the CPU. precisions: "float32",
+    "bfloat16", or both, in which it was trained.
     """
 
     step: int = 0
@@ -48,20 +53,22 @@ class Run:
     finished: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
     snapshots: dict[float, dict[str, Tensor]] = field(default_factory=dict)
+    precisions: list[str] = field(default_factory=list)
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device of that name, after a computation there has succeeded; "auto" is CUDA where it works, else the CPU.
 
-    Raises ValueError for an unknown name and for a device that is not here.
+    A number says which of several, such as "cuda:1". Raises UsageError for an unknown name and for a device that is not
+    here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() and _computes("cuda") is None else "cpu")
-    if name.split(":")[0] not in DEVICES:
-        raise ValueError(f"unknown device {name!r}: choose one of {', '.join(DEVICES)}")
+    if not re.fullmatch(r"cpu|(cuda|mps)(:\d{1,3})?", name):
+        raise UsageError(f"unknown device {name!r}: choose one of {', '.join(DEVICES)}")
     if (reason := _computes(name)) is not None:
         here = [other for other in DEVICES[1:] if _computes(other) is None]
-        raise ValueError(f"device {name!r} cannot be used here ({reason}): choose one of auto, {', '.join(here)}")
+        raise UsageError(f"device {name!r} cannot be used here ({reason}): choose one of auto, {', '.join(here)}")
     return torch.device(name)
 
 
@@ -72,6 +79,12 @@ def _computes(name: str) -> str | None:
     except (RuntimeError, AssertionError) as error:  # "not compiled with CUDA enabled" is an AssertionError
         return str(error).splitlines()[0]
     return None
+
+
+def check_seed(seed: int) -> None:
+    """Raises UsageError for a number that not every generator takes as a seed."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"seed must be from 0 to {LARGEST_SEED:,}, but is {seed:,}")
 
 
 @functools.cache
@@ -113,7 +126,8 @@ def train(
 ) -> Run:
     """Train every player of `game.players()` in turn, each with its own Adam, and return the run's history.
 
-    game: a module whose `players()` gives name -> (module, loss), loss(x, generator) -> {"loss": scalar, …}.
+    game: a module whose `players()` gives name -> (module, loss), loss(x, generator) -> {"loss": scalar, …}; what it
+    returns as "shown" is handed to the next player's loss. Weights that require no gradient stay as they are.
     pixels: all training images (N, …) uint8 on the game's device. prepare: turns a batch into what the loss takes.
     decay: bring the learning rate to 0 along half a cosine. betas: Adam's. average: a in average ← a·average +
     (1 − a)·weights after each step, which the game and its snapshots have in place of the last weights; 0 for none.
@@ -122,13 +136,21 @@ def train(
     Where the device is slower in bfloat16, or nothing compiles, a printed sentence says that the run does without.
     validation: images on which the losses are logged too, by the weights that are trained, not the averaged ones.
     snapshots: fractions of the run, 0 to 1. state_file: keeps the run's state; if it exists the run goes on from it.
-    Ctrl-C ends the run after the current step. Raises DivergenceError, and CheckpointError for an unusable state file.
+    Ctrl-C ends the run after the current step, SIGTERM besides the process. Raises UsageError, DivergenceError, and
+    CheckpointError for an unusable state file.
     """
+    _check(steps, batch_size, learning_rate, average, seed, snapshots)
     players = game.players()  # type: ignore[operator]
-    parameters = {name: list(module.parameters()) for name, (module, _) in players.items()}
-    optimizers = {
-        name: torch.optim.Adam(own, lr=learning_rate, betas=betas, fused=True) for name, own in parameters.items()
+    parameters = {
+        name: [own for own in module.parameters() if own.requires_grad] for name, (module, _) in players.items()
     }
+    optimizers = {
+        name: torch.optim.Adam(own, lr=learning_rate, betas=betas, fused=True)
+        for name, own in parameters.items()
+        if own  # a player whose every weight is frozen does not move
+    }
+    if not optimizers:
+        raise UsageError(f"{title}: there is nothing to train, because no weight requires a gradient")
     generator = torch.Generator(pixels.device).manual_seed(seed)
     plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay}
     plan |= {"betas": betas, "average": average, "bfloat16": bfloat16, "compiled": compiled, "seed": seed}
@@ -137,27 +159,34 @@ def train(
     if state_file and state_file.exists():
         state.restore(checkpoint.load_state(state_file), state_file)
     run = state.run
-    if run.step == 0:
-        state.keep(snapshots)
+    state.keep(snapshots)
+    if late := [own for own in snapshots if round(own * steps) < run.step and own not in run.snapshots]:
+        raise CheckpointError(
+            f"{state_file} is past the snapshot at {late[0]}, which it does not hold; delete it or leave that one out"
+        )
 
     game.train()
     if bfloat16 and not bfloat16_pays(pixels.device.type):
         print(f"{title}: trained in float32, because this device is slower in bfloat16.")
         bfloat16 = False
+    if run.step < steps and (precision := "bfloat16" if bfloat16 else "float32") not in run.precisions:
+        run.precisions.append(precision)
     arithmetic = _arithmetic(_compiled(game, compiled, title) if compiled else {}, pixels.device.type, bfloat16)
     started, saved = time.monotonic() - run.seconds, time.monotonic()
     progress = tqdm(total=steps, initial=run.step, desc=title, unit="step", mininterval=SHOW_EVERY)
-    with _interruptible() as stop, progress as bar:
-        while run.step < steps and not stop.is_set():
+    with _interruptible() as signals, progress as bar:
+        while run.step < steps and not signals:
             index = torch.randint(len(pixels), (batch_size,), generator=generator, device=pixels.device)
-            x = prepare(pixels[index], generator)
+            x, shown = prepare(pixels[index], generator), None
             for name, (_, loss) in players.items():
                 with arithmetic(run.step):
-                    values = loss(x, generator)
-                optimizers[name].param_groups[0]["lr"] = learning_rate * (cosine(run.step / steps) if decay else 1)
-                optimizers[name].zero_grad()
-                values["loss"].backward(inputs=parameters[name])
-                optimizers[name].step()
+                    values = loss(x, generator) if shown is None else loss(x, generator, shown)
+                shown = values.pop("shown", None)
+                if name in optimizers:
+                    optimizers[name].param_groups[0]["lr"] = learning_rate * (cosine(run.step / steps) if decay else 1)
+                    optimizers[name].zero_grad()
+                    values["loss"].backward(inputs=parameters[name])
+                    optimizers[name].step()
                 state.add(name, values)
             run.step += 1
             bar.update()
@@ -173,12 +202,30 @@ def train(
                     saved = time.monotonic()
     run.seconds, run.finished = time.monotonic() - started, run.step == steps
     state.require_finite()
-    if state_file:
+    if state_file and run.step:  # before the first step ActNorm has not been set, and a state would say that it has
         state.save(state_file)
     game.load_state_dict(state.weights())
     if not run.finished:
-        print(f"{title} was stopped at step {run.step:,} of {steps:,}; the model keeps what it has learnt.")
+        print(f"{title} was stopped at step {run.step:,} of {steps:,}; the model keeps what it has learnt.", flush=True)
+    if signal.SIGTERM in signals:
+        signal.raise_signal(signal.SIGTERM)
     return run
+
+
+def _check(
+    steps: int, batch_size: int, learning_rate: float, average: float, seed: int, snapshots: Sequence[float]
+) -> None:
+    """Raises UsageError for a value with which nothing can be trained."""
+    check_seed(seed)
+    for name, value, fits, allowed in (
+        ("steps", steps, steps >= 1, "at least 1"),
+        ("batch_size", batch_size, batch_size >= 1, "at least 1"),
+        ("learning_rate", learning_rate, 0 < learning_rate < math.inf, "above 0 and finite"),
+        ("average", average, 0 <= average < 1, "from 0 to below 1"),
+        ("snapshots", snapshots, all(0 <= own <= 1 for own in snapshots), "fractions of the run, from 0 to 1"),
+    ):
+        if not fits:
+            raise UsageError(f"{name} must be {allowed}, but is {value}")
 
 
 def _compiled(game: nn.Module, mode: str, title: str) -> Forwards:
@@ -230,7 +277,9 @@ def evaluate(game: nn.Module, images: Tensor, prepare: Prepare, seed: int = 0) -
         x = prepare(part, generator)
         for name, (_, loss) in game.players().items():  # type: ignore[operator]
             own = sums.setdefault(name, {})
-            for key, value in loss(x, generator).items():
+            values = loss(x, generator)
+            values.pop("shown", None)  # here each player draws its own, so that no number depends on another's turn
+            for key, value in values.items():
                 own[key] = own.get(key, 0.0) + value.item() * len(part) / len(images)
     game.train(was_training)
     return sums
@@ -243,7 +292,7 @@ class _State:
         self.plan, self.game, self.optimizers, self.generator = plan, game, optimizers, generator
         self.run = Run()
         self.sums: dict[str, Values] = {}  # of each player's values since the last log step, on the device
-        self.averages: dict[str, Tensor] = _floats(game, clone=True) if plan["average"] else {}
+        self.averages: dict[str, Tensor] = {}
 
     def add(self, player: str, values: Values) -> None:
         own = self.sums.setdefault(player, {})
@@ -252,9 +301,14 @@ class _State:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the averages a step towards the weights, batch norm's statistics among them."""
-        if self.averages:
-            now = _floats(self.game)
+        """Move the averages a step towards the weights, batch norm's statistics among them.
+
+        They begin with the weights after the first step, in which ActNorm has set itself.
+        """
+        now = {k: v.detach() for k, v in self.game.state_dict().items() if v.is_floating_point()}
+        if self.plan["average"] and not self.averages:
+            self.averages = {key: tensor.clone() for key, tensor in now.items()}
+        elif self.averages:
             torch._foreach_lerp_(list(self.averages.values()), list(now.values()), 1 - self.plan["average"])
 
     def weights(self) -> dict[str, Tensor]:
@@ -278,7 +332,8 @@ class _State:
     def require_finite(self) -> None:
         """Raises DivergenceError for a NaN or infinity in a weight, or in a value since the last log step."""
         # sums, because a NaN or an infinity stays one in them, and looking at each number takes thirty times as long
-        sums = {player: torch.stack([v.sum() for v in self.numbers(player)]) for player in self.optimizers}
+        players = dict.fromkeys([*self.optimizers, *self.sums])  # a frozen player has no optimizer
+        sums = {player: torch.stack([v.sum() for v in self.numbers(player)]) for player in players}
         bad = [player for player, own in sums.items() if not own.isfinite().all()]
         if bad:
             good = "no step was good"
@@ -293,8 +348,8 @@ class _State:
 
     def numbers(self, player: str) -> Iterator[Tensor]:
         yield from self.sums.get(player, {}).values()
-        for group in self.optimizers[player].param_groups:
-            yield from group["params"]
+        if player in self.optimizers:
+            yield from self.optimizers[player].param_groups[0]["params"]
 
     def save(self, path: Path) -> None:
         checkpoint.save_state(
@@ -307,57 +362,72 @@ class _State:
                 "averages": self.averages,
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
                 "generator": self.generator.get_state(),
-                "global_generators": _global_generators(),
+                "global_generators": _global_generators(self.generator.device),
             },
         )
 
     def restore(self, saved: dict[str, Any], path: Path) -> None:
-        old = saved["plan"]
+        other_version = (
+            f"{path} is of another model, or of another version of the course; delete it or train with that one"
+        )
+        old = saved.get("plan")
+        if not isinstance(old, dict):
+            raise CheckpointError(other_version)
         other = [f"{key} {old.get(key)}" for key, value in self.plan.items() if old.get(key) != value]
         if other:
             raise CheckpointError(
                 f"{path} is of a run with {', '.join(other)}; delete it or train with the same settings"
             )
-        self.run = Run(**saved["run"])
         device = self.generator.device
-        self.sums = {player: {key: v.to(device) for key, v in own.items()} for player, own in saved["sums"].items()}
         try:
+            self.run = Run(**saved["run"])
+            self.sums = {player: {key: v.to(device) for key, v in own.items()} for player, own in saved["sums"].items()}
             self.game.load_state_dict(saved["model"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(saved["optimizers"][name])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{path} is of another model; delete it or train that one") from error
-        self.averages = {key: tensor.to(device) for key, tensor in saved["averages"].items()}
-        self.generator.set_state(saved["generator"])
-        torch.set_rng_state(saved["global_generators"][0])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(saved["global_generators"][1:])
+            self.averages = {key: tensor.to(device) for key, tensor in saved["averages"].items()}
+            self.generator.set_state(saved["generator"])
+            _set_global_generators(saved["global_generators"], device)
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(other_version) from error
 
 
-def _global_generators() -> list[Tensor]:
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+def _global_generators(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's own generators, from which dropout draws: the CPU's, and that of the run's device."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
 
 
-def _floats(game: nn.Module, clone: bool = False) -> dict[str, Tensor]:
-    own = {name: tensor.detach() for name, tensor in game.state_dict().items() if tensor.is_floating_point()}
-    return {name: tensor.clone() for name, tensor in own.items()} if clone else own
+def _set_global_generators(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(states["mps"])
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that no step is cut in half; a second Ctrl-C interrupts as usual."""
-    stop = threading.Event()
+def _interruptible() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM are put down in a list, so that no step is cut in half; a second one acts as usual."""
+    signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only there can Python handle signals
-        yield stop
+        yield signals
         return
-    before = signal.getsignal(signal.SIGINT)
+    # None stands for a handler that was not set from Python, which can't be set again
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(*_: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
+    def ask(number: int, _: Any) -> None:
+        signals.append(number)
+        signal.signal(number, before[signal.Signals(number)])
 
-    signal.signal(signal.SIGINT, ask)
+    for number in before:
+        signal.signal(number, ask)
     try:
-        yield stop
+        yield signals
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -255,7 +255,7 @@ def warped_plane(flow: Flow, points: Tensor, figure_dir: str = "") -> None:
 
     controls = {"depth": slider("depth (layers)", 4, 0, len(flow.bijection.layers), 1)}
     alt = "Two moons and a grid of lines after four of the flow's eight layers: bent, but nowhere torn."
-    explore("beyond-a-widget", alt, draw, controls, figure_dir)
+    explore("3.beyond-a-widget", alt, draw, controls, figure_dir)
 
 
 def samples_over_training(stages: dict[float, Tensor], centres: Tensor, figure_dir: str = "") -> None:
@@ -274,7 +274,7 @@ def samples_over_training(stages: dict[float, Tensor], centres: Tensor, figure_d
 
     controls = {"stage": slider("training (stages)", len(fractions) - 1, 0, len(fractions) - 1, 1)}
     alt = "Samples of the GAN at the end of its training, on the ring of eight modes."
-    explore("beyond-a-training-widget", alt, draw, controls, figure_dir)
+    explore("2.beyond-a-training-widget", alt, draw, controls, figure_dir)
 
 
 def interpolation(name: str, codes: Tensor, decode: Callable[[Tensor], Tensor], figure_dir: str = "") -> None:
@@ -316,7 +316,7 @@ def temperature(models: dict[str, Callable[[Tensor], Tensor]], codes: dict[str, 
 
     controls = {"factor": slider("temperature T", 0.7, 0, 1.5, 0.05)}
     alt = f"Rows of digits drawn at the temperature 0.7: {', '.join(models)}."
-    explore("beyond-b-widget", alt, draw, controls, figure_dir)
+    explore("3.beyond-b-widget", alt, draw, controls, figure_dir)
 
 
 # ---------------------------------------------------------------- pages that decode by themselves
@@ -356,7 +356,7 @@ def latent_sliders(model: VAE, x: Tensor, labels: Tensor, figure_dir: str = "") 
 
 def _rounded(codes: Tensor, decimals: int) -> list[list[float]]:
     """As short as JSON can write them: float32's 0.12 would become 0.11999999731779099."""
-    return codes.detach().double().cpu().round(decimals=decimals).tolist()
+    return codes.detach().cpu().double().round(decimals=decimals).tolist()
 
 
 def _decoder(model: VAE) -> dict[str, Any]:
@@ -372,6 +372,6 @@ def _page(name: str, alt: str, still: bytes, kind: str, data: dict[str, Any], fi
     static = figures.static(still, name, alt, figure_dir)
     image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(still).decode()}">'
     script = (Path(__file__).parent / "pad.js").read_text(encoding="utf-8").replace("</", "<\\/")
-    page = f'<div class="gm-page" data-page="{name}">{image}</div>\n<script>(() => {{\n{script}\n'
+    page = f'<div class="gm-page" data-page="{html.escape(name)}">{image}</div>\n<script>(() => {{\n{script}\n'
     page += f"start({json.dumps(name)}, {kind}, {json.dumps(data)});".replace("</", "<\\/") + "\n})();</script>"
     _display({"text/html": page, **static}, alt)

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import gzip
 import hashlib
 import http.server
@@ -37,6 +38,7 @@ from gm_helpers.data import (
     scale,
     two_moons,
 )
+from gm_helpers.files import UsageError
 
 REAL = data.folder()  # tests set GM_DATA to other folders
 SOURCES = ["small", "real"] if all((REAL / "MNIST/raw" / name).exists() for name in data.SHA256) else ["small"]
@@ -66,12 +68,20 @@ def packed(files):
     return {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in files.items()}
 
 
-def point_at(mirrors, files=FILES, patch=setattr):
-    """Let the package take `files` for MNIST, and torchvision take `mirrors` for its servers."""
+def point_at(mirrors, patch=setattr):
+    """Let the package take FILES for MNIST, and torchvision take `mirrors` for its servers."""
     patch(data, "SHA256", {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()})
     patch(data, "VALIDATION", 10)
     patch(MNIST, "mirrors", mirrors)
-    patch(MNIST, "resources", [(name, hashlib.md5(content).hexdigest()) for name, content in packed(files).items()])
+
+
+def drip(handler, content):
+    """A few bytes at a time, so that the socket is never silent for long."""
+    whole(handler, content, 0)
+    for place in range(0, len(content), 20):
+        handler.wfile.write(content[place : place + 20])
+        if handler.server.over.wait(0.1):
+            return
 
 
 def whole(handler, content, sent=None):
@@ -224,6 +234,17 @@ def test_packed_files_are_read_as_plain_ones_are(raw):
         assert torch.equal(load("mnist", split).labels, labels)
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_files_are_read_under_the_names_that_other_mirrors_give_them(raw, ending):
+    plain = load("mnist", "val")
+    for name, content in FILES.items():
+        (raw / f"{name.replace('-idx', '.idx')}{ending}").write_bytes(gzip.compress(content) if ending else content)
+        (raw / name).unlink()
+    assert torch.equal(load("mnist", "val").pixels, plain.pixels)
+    alter(raw / f"t10k-images.idx3-ubyte{ending}")
+    assert f"{raw / 't10k-images.idx3-ubyte'}{ending} is damaged" in refused("mnist")
+
+
 def test_a_plain_file_goes_before_a_packed_one(raw):
     (raw / f"{TRAIN_LABELS}.gz").write_bytes(b"old and damaged")
     assert len(load("mnist", "val").labels) == 10
@@ -251,6 +272,16 @@ def test_data_lie_where_gm_data_says_and_absolutely(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GM_DATA", "some/where")
     assert data.folder() == tmp_path / "some" / "where"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GM_DATA", "~/mnist")
+    assert data.folder() == tmp_path / "home" / "mnist"
+
+
+def test_an_address_is_no_data_folder(monkeypatch):
+    monkeypatch.setenv("GM_DATA", "s3://bucket/mnist")
+    for dataset in ("auto", "mnist"):
+        with pytest.raises(UsageError, match=r"^s3://bucket/mnist is an address on a network: name a folder"):
+            load(dataset, "val")
 
 
 @pytest.mark.parametrize("value", [None, ""])
@@ -272,11 +303,6 @@ def alter(path):
     path.write_bytes(content)
 
 
-def replace_by_a_folder(path):
-    path.unlink()
-    path.mkdir()
-
-
 DAMAGES = {
     "500 altered bytes": alter,
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
@@ -285,7 +311,6 @@ DAMAGES = {
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "empty": lambda path: os.truncate(path, 0),
     "of the other split": lambda path: path.write_bytes(FILES[path.name.replace("train", "t10k")]),
-    "a folder": replace_by_a_folder,
 }
 
 
@@ -307,6 +332,35 @@ def test_one_flipped_bit_in_any_file_is_seen_at_the_next_load_of_any_split(raw, 
     content = FILES[name]
     (raw / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert str(raw / name) in refused(dataset, split)
+
+
+def replace_by_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_a_dangling_link(path):
+    path.unlink()
+    path.symlink_to(path.with_name("nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [(replace_by_a_folder, "Is a directory"), (replace_by_a_dangling_link, "No such file or directory")],
+)
+@pytest.mark.parametrize("dataset", ["mnist", "auto"])
+def test_what_cannot_be_read_is_not_called_damaged(raw, dataset, what, reason):
+    what(raw / TEST_LABELS)
+    told = "move it away, or make it a file that you may read"
+    assert refused(dataset, "val") == f"{raw / TEST_LABELS} cannot be read ({reason}): {told}"
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(raw, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert refused("auto").startswith(f"{raw / TRAIN_IMAGES} cannot be read (Permission denied): move it away")
 
 
 def test_labels_of_the_other_split_are_seen(raw):
@@ -372,8 +426,8 @@ def test_fetch_takes_a_folder_of_ones_own(tmp_path, nowhere, monkeypatch):
     assert not nowhere.exists()
 
 
-@pytest.mark.parametrize("answer", [silence, half_then_silence, half_then_end, half_then_reset, unavailable])
-def test_a_server_that_fails_is_followed_by_the_next_mirror(monkeypatch, answer):
+@pytest.mark.parametrize("answer", [silence, half_then_silence, half_then_end, half_then_reset, unavailable, drip])
+def test_a_server_that_fails_or_drips_is_followed_by_the_next_mirror(monkeypatch, answer):
     monkeypatch.setattr(data, "FETCH_TIMEOUT", 0.2)
     with mirror(packed(FILES), answer) as bad, mirror(packed(FILES)) as good:
         point_at([bad, good], patch=monkeypatch.setattr)
@@ -382,6 +436,16 @@ def test_a_server_that_fails_is_followed_by_the_next_mirror(monkeypatch, answer)
 
 def host(url):
     return url.removeprefix("http://").removesuffix("/")
+
+
+def test_a_server_is_too_slow_by_its_mean_rate_once_the_time_limit_is_over(monkeypatch):
+    monkeypatch.setattr(data, "FETCH_TIMEOUT", 0.2)
+    monkeypatch.setattr(data, "LEAST_RATE", 50.0)
+    with mirror({TRAIN_LABELS: bytes(200)}, drip) as url:  # 200 bytes per second
+        assert data._answer(f"{url}{TRAIN_LABELS}") == bytes(200)
+        monkeypatch.setattr(data, "LEAST_RATE", 1000.0)
+        with pytest.raises(TimeoutError, match=r"^\d+ bytes per second is too slow$"):
+            data._answer(f"{url}{TRAIN_LABELS}")
 
 
 @pytest.mark.parametrize("answer", [silence, half_then_silence])
@@ -406,26 +470,23 @@ def test_the_sentence_names_every_mirror_that_was_tried(monkeypatch, closed_port
     assert f"{host(url)}: " in sentence
 
 
-@pytest.mark.parametrize("works", [True, False])
-def test_the_time_limit_of_other_sockets_is_left_as_it_was(monkeypatch, closed_port, works):
-    socket.setdefaulttimeout(77)
-    try:
-        with mirror(packed(FILES)) as url:
-            point_at([url if works else closed_port], patch=monkeypatch.setattr)
-            with contextlib.suppress(DataError):
-                fetch()
-        assert socket.getdefaulttimeout() == 77
-    finally:
-        socket.setdefaulttimeout(None)
-
-
-def test_wrong_content_leaves_nothing_in_place_even_if_its_md5_is_right(nowhere, monkeypatch):
+def test_wrong_content_leaves_nothing_in_place(nowhere, monkeypatch):
     wrong = FILES | {TRAIN_IMAGES: FILES[TRAIN_IMAGES][:-1] + b"\0"}
     with mirror(packed(wrong)) as url:
-        for md5_of in (FILES, wrong):
-            point_at([url], md5_of, patch=monkeypatch.setattr)
-            assert TRAIN_IMAGES in refused("mnist")
-            assert visible(nowhere / "MNIST" / "raw") == {}
+        point_at([url], patch=monkeypatch.setattr)
+        assert f"{host(url)}: its SHA-256 is not that of the original MNIST file" in refused("mnist")
+    assert not nowhere.exists()
+
+
+def test_a_mirror_with_wrong_content_is_followed_by_the_next(monkeypatch):
+    with mirror(packed(dict.fromkeys(FILES, b"wrong"))) as bad, mirror(packed(FILES)) as good:
+        point_at([bad, good], patch=monkeypatch.setattr)
+        assert fetch() == FILES
+
+
+def test_without_a_network_the_sentence_says_which_files_belong_where(nowhere):
+    sentence = refused("mnist")
+    assert sentence.endswith(f"put {', '.join(FILES)}, plain or as .gz, into {nowhere / 'MNIST' / 'raw'}")
 
 
 def test_without_a_network_mnist_is_refused(monkeypatch, closed_port):
@@ -451,12 +512,45 @@ def test_a_damaged_file_is_not_passed_over_because_another_one_is_missing(raw, m
         assert str(raw / TRAIN_IMAGES) in refused("auto")
 
 
-def test_a_data_folder_below_a_file_is_refused_in_a_sentence(monkeypatch, tmp_path):
+@pytest.mark.parametrize("dataset", ["auto", "mnist"])
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("file/data", "Not a directory"),
+        ("file", "Not a directory"),
+        ("link", "{}/link is a link that leads nowhere"),
+        ("link/data", "{}/link is a link that leads nowhere"),
+    ],
+)
+def test_a_file_or_a_dangling_link_in_the_data_folder_s_place_is_refused(monkeypatch, tmp_path, dataset, place, reason):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("GM_DATA", str(tmp_path / "file" / "data"))
-    sentence = refused("mnist")
-    assert sentence.startswith(f"cannot write to {tmp_path}/file/data/MNIST/raw (Not a directory)")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setenv("GM_DATA", str(tmp_path / place))
+    sentence = refused(dataset)
+    assert sentence.startswith(f"cannot write to {tmp_path}/{place}/MNIST/raw ({reason.format(tmp_path)})")
     assert sentence.endswith("set GM_DATA to a folder that can be written")
+
+
+@pytest.mark.parametrize("dataset", ["auto", "mnist"])
+def test_a_full_disk_is_not_the_mirror_s_fault_and_does_not_mean_digits(monkeypatch, nowhere, capsys, dataset):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with mirror(packed(FILES)) as url:
+        point_at([url], patch=monkeypatch.setattr)
+        sentence = refused(dataset)
+    assert sentence.startswith(f"cannot write to {nowhere}/MNIST/raw (No space left on device)")
+    assert host(url) not in sentence
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("existing", ["", "data", "data/MNIST", "data/MNIST/raw"])
+def test_a_fetch_that_fails_leaves_no_folder_that_was_not_there(nowhere, existing):
+    (nowhere.parent / existing).mkdir(parents=True, exist_ok=True)
+    before = set(nowhere.parent.rglob("*"))
+    refused("mnist")
+    assert set(nowhere.parent.rglob("*")) == before
 
 
 def forbid(monkeypatch, step, folder):
@@ -513,20 +607,25 @@ def fetch_elsewhere(mirrors, folders, together):
 
 
 def test_a_kill_in_the_middle_of_a_fetch_leaves_whole_files_and_the_next_fetch_works(nowhere, monkeypatch):
+    reached = threading.Event()
+
     def stalls_at_the_second_file(handler, content):
-        (half_then_silence if TRAIN_LABELS in handler.path else whole)(handler, content)
+        if TRAIN_LABELS not in handler.path:
+            return whole(handler, content)
+        reached.set()
+        half_then_silence(handler, content)
 
     with mirror(packed(FILES), stalls_at_the_second_file) as url:
         alone = processes.Barrier(1)
         process = processes.Process(target=fetch_elsewhere, args=([url], [nowhere], alone))
         process.start()
-        deadline = time.monotonic() + 20
-        while not list(nowhere.rglob(f"{TRAIN_LABELS}*")) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        assert reached.wait(30)
         process.kill()
         process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert visible(nowhere / "MNIST" / "raw") == {TRAIN_IMAGES: FILES[TRAIN_IMAGES]}
+    assert {own.name: own.read_bytes() for own in (nowhere / "MNIST" / "raw").iterdir()} == {
+        TRAIN_IMAGES: FILES[TRAIN_IMAGES]
+    }
     with mirror(packed(FILES)) as url:
         point_at([url], patch=monkeypatch.setattr)
         assert fetch() == FILES

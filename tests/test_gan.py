@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from torch.testing import assert_close
 
 from gm_helpers.data import scale
 from gm_helpers.gan import GAN, GENERATOR_LOSSES, Discriminator, Generator, discriminator_loss
-from gm_helpers.train import DivergenceError, train
+from gm_helpers.train import DivergenceError, evaluate, train
 
 
 def randomized(module, seed=0):
@@ -197,7 +198,8 @@ def test_the_discriminator_s_loss_and_verdicts_agree_with_probabilities(settings
     loss = F.binary_cross_entropy(real, torch.full_like(real, label))
     loss = loss + F.binary_cross_entropy(fake, torch.zeros_like(fake))
     values = gan.discriminator_loss(REAL, seeded(3))
-    assert_close(values, {"loss": loss, "D(x)": real.mean(), "D(G(z))": fake.mean()})
+    shown = gan.generator(gan.noise(12, seeded(3)))
+    assert_close(values, {"loss": loss, "D(x)": real.mean(), "D(G(z))": fake.mean(), "shown": shown})
 
 
 @pytest.mark.parametrize("name", [None, "saturating", "non_saturating"])
@@ -210,33 +212,57 @@ def test_the_generator_s_loss_agrees_with_probabilities(name):
 
 def test_the_generator_answers_for_the_samples_that_the_discriminator_was_shown_by_its_verdict_after_its_move():
     gan = random_gan()
-    gan.discriminator_loss(REAL, seeded(3))
+    shown = gan.discriminator_loss(REAL, seeded(3))["shown"]
     with torch.no_grad():
         gan.discriminator.layers[-1].bias += 0.5
     expected = F.softplus(-gan.discriminator(gan.generator(gan.noise(12, seeded(3))))).mean()
-    assert_close(gan.generator_loss(REAL, seeded(4)), {"loss": expected})
+    assert_close(gan.generator_loss(REAL, seeded(4), shown), {"loss": expected})
 
 
 def test_after_the_discriminator_s_turn_every_weight_of_the_generator_learns():
     gan = random_gan()
-    gan.discriminator_loss(REAL, seeded(3))
-    gan.generator_loss(REAL, seeded(4))["loss"].backward()
+    shown = gan.discriminator_loss(REAL, seeded(3))["shown"]
+    gan.generator_loss(REAL, seeded(4), shown)["loss"].backward()
     assert all(p.grad.abs().sum() > 0 for p in gan.generator.parameters())
 
 
-def test_samples_that_were_made_without_a_gradient_are_not_kept_for_the_generator_s_turn():
-    gan = random_gan()
-    with torch.no_grad():
-        gan.discriminator_loss(REAL, seeded(3))
-    assert_close(gan.generator_loss(REAL, seeded(4))["loss"], random_gan().generator_loss(REAL, seeded(4))["loss"])
-
-
-def test_a_second_turn_of_the_generator_has_new_samples():
+def test_a_turn_of_the_generator_by_itself_has_new_samples_as_many_as_its_own_batch():
     gan = random_gan()
     gan.discriminator_loss(REAL, seeded(3))
-    first, second = (gan.generator_loss(REAL, seeded(4))["loss"] for _ in range(2))
-    assert_close(second, random_gan().generator_loss(REAL, seeded(4))["loss"])
-    assert first != second
+    with torch.no_grad():
+        for weight in gan.generator.parameters():
+            weight += 0.01
+    values = gan.generator_loss(REAL[:5], seeded(4))
+    values["loss"].backward()
+    samples = gan.generator(gan.noise(5, seeded(4)))
+    assert_close(values["loss"], F.softplus(-gan.discriminator(samples)).mean())
+
+
+def test_a_game_can_be_copied_after_the_discriminator_s_turn():
+    gan = random_gan()
+    gan.discriminator_loss(REAL, seeded(3))
+    assert_close(copy.deepcopy(gan).generator_loss(REAL, seeded(4)), gan.generator_loss(REAL, seeded(4)))
+
+
+def test_in_training_both_players_look_at_the_same_samples(monkeypatch):
+    gan, pixels = GAN(), torch.randint(0, 256, (20, 1, 28, 28), dtype=torch.uint8, generator=seeded(0))
+    drawn, judged, noise, loss = [], [], gan.noise, gan.generator_loss
+    monkeypatch.setattr(gan, "noise", lambda n, generator: (drawn.append(n), noise(n, generator))[1])
+    monkeypatch.setattr(
+        gan, "generator_loss", lambda x, generator, shown: (judged.append(shown), loss(x, None, shown))[1]
+    )
+    train(gan, pixels, scale, steps=2, batch_size=8, learning_rate=1e-3)
+    assert drawn == [8, 8]  # once a step
+    assert [own.requires_grad for own in judged] == [True, True]
+
+
+def test_in_validation_the_generator_s_loss_has_samples_of_its_own():
+    gan, pixels = random_gan(), torch.randint(0, 256, (20, 1, 28, 28), dtype=torch.uint8, generator=seeded(0))
+    values, generator = evaluate(gan, pixels, lambda own, _: own.double()), seeded(0)
+    shown = gan.generator(gan.noise(20, generator))
+    assert values["discriminator"]["D(G(z))"] == pytest.approx(gan.discriminator(shown).sigmoid().mean().item())
+    own = gan.generator_loss(REAL.new_zeros(20, 784), generator)["loss"].item()
+    assert values["generator"] == {"loss": pytest.approx(own)}
 
 
 def test_the_game_takes_images_and_rows():
@@ -277,8 +303,8 @@ def test_a_loss_that_is_not_a_number_names_the_player(player, monkeypatch):
     gan, pixels = GAN(), torch.randint(0, 256, (20, 1, 28, 28), dtype=torch.uint8, generator=seeded(0))
     honest = getattr(gan, f"{player}_loss")
 
-    def poisoned(x, generator):
-        return {key: value * math.nan for key, value in honest(x, generator).items()}
+    def poisoned(*arguments):
+        return {key: value * math.nan for key, value in honest(*arguments).items()}
 
     monkeypatch.setattr(gan, f"{player}_loss", poisoned)
     with pytest.raises(DivergenceError, match=rf"^{player}\b.*: a loss or weight is not finite at step 1"):

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import itertools
 import math
@@ -9,6 +10,7 @@ import threading
 from pathlib import Path
 from types import MethodType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import seeded
@@ -19,6 +21,7 @@ from torch.testing import assert_close
 
 from gm_helpers import train as loop
 from gm_helpers.checkpoint import CheckpointError, load_state
+from gm_helpers.files import UsageError
 from gm_helpers.flows import ActNorm
 from gm_helpers.train import DivergenceError, choose_device, cosine, evaluate, train
 
@@ -411,6 +414,82 @@ def test_a_state_of_another_model_is_refused(tmp_path):
         quickly(other, state_file=tmp_path / "s")
 
 
+def altered(path, **changes):
+    """Put other values into a state file; None takes a key away."""
+    state = load_state(path) | changes
+    loop.checkpoint.save_state(path, {key: value for key, value in state.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({key: None} for key in ("plan", "run", "sums", "model", "averages", "optimizers", "generator")),
+        {"global_generators": None},
+        {
+            "global_generators": [torch.get_rng_state(), torch.get_rng_state()]
+        },  # of a version that kept those of all GPUs
+        {"run": {"step": 9, "unknown": 1}},
+        {"run": []},
+        {"plan": []},
+        {"sums": {"forger": 3}},
+        {"optimizers": {"forger": {}, "critic": {}}},
+        {"generator": torch.zeros(3, dtype=torch.uint8)},
+    ],
+    ids=str,
+)
+def test_a_state_of_another_version_is_refused_in_one_sentence(changes, tmp_path):
+    quickly(Rivals(press_ctrl_c(9)), state_file=tmp_path / "s")
+    altered(tmp_path / "s", **changes)
+    with pytest.raises(CheckpointError) as refused:
+        quickly(Rivals(), state_file=tmp_path / "s")
+    what = "is of another model, or of another version of the course; delete it or train with that one"
+    assert str(refused.value) == f"{tmp_path / 's'} {what}"
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_the_generator_of_the_run_s_own_device_goes_into_a_state_and_back(kind, monkeypatch):
+    """A stand-in for the device: no test machine has one."""
+    device, states = torch.device(kind, 0), {}
+    where = (device,) if kind == "cuda" else ()
+    module = getattr(torch, kind)
+    monkeypatch.setattr(module, "get_rng_state", lambda *own: torch.full((3,), 7) if own == where else None)
+    monkeypatch.setattr(module, "set_rng_state", lambda state, *own: states.update({own: state}))
+    torch.manual_seed(5)
+    saved = loop._global_generators(device)
+    expected = torch.rand(3)
+    loop._set_global_generators(saved, device)
+    assert torch.equal(torch.rand(3), expected)
+    assert same(states, {where: torch.full((3,), 7)})
+
+
+def test_a_finished_run_gives_the_snapshot_of_its_end_and_names_those_that_it_cannot(tmp_path):
+    quickly(Rivals(), snapshots=(0.25,), average=0.9, state_file=tmp_path / "s")
+    game = Rivals()
+    run = quickly(game, snapshots=(0.25, 1), average=0.9, state_file=tmp_path / "s")
+    assert list(run.snapshots) == [0.25, 1]
+    assert same(run.snapshots[1], dict(game.state_dict()))
+    with pytest.raises(CheckpointError, match=r"s is past the snapshot at 0.5, which it does not hold; delete it or"):
+        quickly(Rivals(), snapshots=(0.25, 0.5, 1), average=0.9, state_file=tmp_path / "s")
+
+
+def test_an_interrupted_run_goes_on_with_a_snapshot_that_is_still_to_come(tmp_path):
+    quickly(Rivals(press_ctrl_c(30)), snapshots=(), state_file=tmp_path / "s")
+    assert list(quickly(Rivals(), snapshots=(0.3, 0.5, 1), state_file=tmp_path / "s").snapshots) == [0.3, 0.5, 1]
+
+
+def test_an_interruption_before_the_first_step_leaves_no_state(tmp_path):
+    """A state would say that a layer which its first batch sets has been set."""
+
+    @contextlib.contextmanager
+    def at_once():
+        yield [signal.SIGINT]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_interruptible", at_once)
+        assert quickly(Rivals(), state_file=tmp_path / "s").step == 0
+    assert not (tmp_path / "s").exists()
+
+
 @pytest.mark.parametrize(
     "damage", [lambda b: b[:-9], lambda b: b"", lambda b: b[:999] + bytes([b[999] ^ 1]) + b[1000:]]
 )
@@ -434,6 +513,32 @@ def test_ctrl_c_gives_back_the_run_after_the_whole_step_and_says_so(capsys):
     assert same(run.snapshots[0.31], dict(stopped.state_dict()))
     assert capsys.readouterr().out == ""
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Terminated(Exception):  # noqa: N818
+    """What the test's own handler of SIGTERM raises."""
+
+
+@pytest.fixture
+def terminable():
+    def terminate(*_):
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    yield
+    assert signal.signal(signal.SIGTERM, before) is terminate
+
+
+@pytest.mark.usefixtures("terminable")
+def test_sigterm_saves_after_the_whole_step_before_it_ends_the_process(tmp_path, uninterrupted, capsys):
+    torch.manual_seed(5)
+    game = Rivals(lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 40 else None)
+    with pytest.raises(Terminated):
+        quickly(game, state_file=tmp_path / "s")
+    assert load_state(tmp_path / "s")["run"]["step"] == 40
+    assert "was stopped at step 40 of 100" in capsys.readouterr().out
+    quickly(Rivals(), state_file=tmp_path / "s")
+    assert same(all_but_the_time(tmp_path / "s"), uninterrupted)
 
 
 def test_the_progress_bar_changes_at_most_once_a_second(capsys):
@@ -509,10 +614,13 @@ def averaged():
 
 
 def averages_by_hand(states, last, a):
-    """The average after each step, from the states before each step and the last: floats are averaged, counts not."""
+    """The average after each step, from the states before each step and the last: floats are averaged, counts not.
+
+    Before the first step it is the weights themselves, and it begins with those after that step.
+    """
     states = [*states, dict(last)]
-    averages = [states[0]]
-    for state in states[1:]:
+    averages = states[:2]
+    for state in states[2:]:
         averages.append({
             key: a * averages[-1][key] + (1 - a) * now if now.is_floating_point() else now for key, now in state.items()
         })  # fmt: skip
@@ -530,8 +638,7 @@ def test_the_average_of_the_weights_agrees_with_torch_s(averaged):
     (_, game), (_, plain) = averaged
     first = Normed()
     expected = AveragedModel(first, multi_avg_fn=get_ema_multi_avg_fn(0.8))
-    expected.update_parameters(first)  # the first call copies
-    for state in [*plain.states[1:], plain.state_dict()]:
+    for state in [*plain.states[1:], plain.state_dict()]:  # the first call copies
         first.load_state_dict(state)
         expected.update_parameters(first)
     assert_close(dict(game.named_parameters()), dict(expected.module.named_parameters()))
@@ -586,6 +693,95 @@ def test_a_finished_averaged_run_is_given_back_with_its_average(tmp_path):
     quickly(again, average=0.9, state_file=tmp_path / "s")
     assert again.steps == 0
     assert same(dict(again.state_dict()), dict(first.state_dict()))
+
+
+def test_the_average_of_a_layer_that_its_first_batch_sets_begins_with_what_that_batch_set():
+    results = {}
+    for average in (0.0, 0.99):
+        model = Parts()
+        quickly(model, prepare=as_float32, steps=3, batch_size=60, learning_rate=1e-3, average=average)
+        results[average] = torch.cat([model.norm.shift.flatten(), model.norm.log_scale.flatten()])
+    # the weights move by at most the learning rate a step; before the first batch both vectors were zero
+    assert_close(results[0.99], results[0.0], atol=4e-3, rtol=0)
+    assert results[0.0].abs().min() > 0.1
+
+
+# ---------------------------------------------------------------- frozen weights
+
+
+def test_a_layer_whose_weights_are_frozen_stays_and_the_others_are_trained():
+    game = Rivals()
+    game.forger[0].requires_grad_(False)
+    before = copy.deepcopy(game.state_dict())
+    quickly(game, average=0.5)
+    moved = {key for key, tensor in game.state_dict().items() if not torch.equal(tensor, before[key])}
+    # the critic's last bias is in both verdicts that it compares, and so has no gradient
+    assert before.keys() - moved == {"forger.0.weight", "forger.0.bias", "critic.3.bias"}
+
+
+def test_a_player_whose_every_weight_is_frozen_does_not_move_and_is_still_logged():
+    game = Rivals()
+    game.critic.requires_grad_(False)
+    before = copy.deepcopy(game.critic.state_dict())
+    run = quickly(game)
+    assert same(game.critic.state_dict(), before)
+    assert run.history[-1]["train"]["critic"]["loss"] != run.history[0]["train"]["critic"]["loss"]
+    assert run.history[-1]["train"]["forger"]["loss"] < run.history[0]["train"]["forger"]["loss"]
+
+
+def test_a_frozen_player_s_loss_that_is_not_a_number_is_named():
+    game = poisoned("loss", 32)
+    game.critic.requires_grad_(False)
+    with pytest.raises(DivergenceError, match=r"^critic: a loss or weight is not finite at step 32"):
+        quickly(game)
+
+
+def test_a_game_without_a_weight_that_may_move_is_refused():
+    with pytest.raises(UsageError, match=r"^duel: there is nothing to train, because no weight requires a gradient$"):
+        quickly(Rivals().requires_grad_(False), title="duel")
+
+
+def test_a_frozen_run_that_was_interrupted_and_resumed_is_bitwise_the_uninterrupted_one(tmp_path):
+    results = []
+    for at in ([], [40]):
+        torch.manual_seed(5)
+        for stop in [*at, 0]:
+            game = Rivals(press_ctrl_c(stop))
+            game.forger[0].requires_grad_(False)
+            quickly(game, state_file=tmp_path / f"{len(at)}.state")
+        results.append(all_but_the_time(tmp_path / f"{len(at)}.state"))
+    assert same(*results)
+
+
+# ---------------------------------------------------------------- what one player shows the next
+
+
+def test_what_a_loss_shows_is_handed_to_the_next_player_of_the_step_and_not_logged():
+    a, b, seen = Point([1.0]), Point([1.0]), []
+
+    def first(x, generator, *further):
+        seen.append(further)
+        return {"loss": a.at.sum(), "shown": (10 * a.at).round()}
+
+    def second(x, generator, *further):
+        seen.append(further)
+        return {"loss": b.at.sum()}
+
+    run = train(Game(a=(a, first), b=(b, second)), PIXELS, prepare, steps=2, batch_size=1, learning_rate=0.5)
+    assert [[own.item() for own in further] for further in seen] == [[], [10], [], [5]]
+    assert run.history[-1]["train"]["a"].keys() == {"loss"}
+
+
+def test_evaluation_hands_nothing_over_and_measures_nothing_that_is_shown():
+    a, b, given = Point([1.0]), Point([1.0]), []
+
+    def second(*arguments):
+        given.append(len(arguments))
+        return {"loss": b.at.sum()}
+
+    game = Game(a=(a, lambda x, g: {"loss": a.at.sum(), "shown": x}), b=(b, second))
+    assert evaluate(game, PIXELS, prepare) == {"a": {"loss": 1.0}, "b": {"loss": 1.0}}
+    assert given == [2]
 
 
 # ---------------------------------------------------------------- bfloat16
@@ -667,7 +863,34 @@ def test_where_bfloat16_is_slower_the_run_is_in_float32_and_says_so(monkeypatch,
     quickly(plain, prepare=as_float32, steps=3)
     assert same(asked.state_dict(), plain.state_dict())
     assert load_state(tmp_path / "s")["plan"]["bfloat16"] is True  # as asked: another trial must not bar a resumption
+    assert load_state(tmp_path / "s")["run"]["precisions"] == ["float32"]  # as done
     assert capsys.readouterr().out == "training: trained in float32, because this device is slower in bfloat16.\n"
+
+
+def products_until(step):
+    """`products`, with Ctrl-C pressed in that step of this run."""
+    game, steps = products(), []
+    loss, press = game.losses["a"], press_ctrl_c(step)
+
+    def counted(x, generator):
+        steps.append(x)
+        press(len(steps))
+        return loss(x, generator)
+
+    game.losses["a"] = counted
+    return game
+
+
+def test_a_run_says_in_which_precisions_it_was_trained(monkeypatch, tmp_path):
+    for until, pays, told in [
+        (40, True, ["bfloat16"]),
+        (20, False, ["bfloat16", "float32"]),
+        (0, True, ["bfloat16", "float32"]),
+        (0, False, ["bfloat16", "float32"]),  # finished: nothing was done in this one
+    ]:
+        monkeypatch.setattr(loop, "bfloat16_pays", lambda device, pays=pays: pays)
+        game, settings = products_until(until), {"validation": None, "snapshots": (), "state_file": tmp_path / "s"}
+        assert quickly(game, prepare=as_float32, bfloat16=True, **settings).precisions == told
 
 
 @pytest.mark.parametrize(
@@ -877,6 +1100,36 @@ def test_a_run_that_diverged_is_not_given_back_when_it_is_interrupted(where):
         quickly(game)
 
 
+# ---------------------------------------------------------------- what cannot be
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"steps": -1}, "steps must be at least 1, but is -1"),
+        ({"steps": 0}, "steps must be at least 1, but is 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0 and finite, but is 0.0"),
+        ({"learning_rate": math.nan}, "learning_rate must be above 0 and finite, but is nan"),
+        ({"learning_rate": math.inf}, "learning_rate must be above 0 and finite, but is inf"),
+        ({"average": 1.0}, "average must be from 0 to below 1, but is 1.0"),
+        ({"average": -0.5}, "average must be from 0 to below 1, but is -0.5"),
+        ({"snapshots": (0, 1.5)}, r"snapshots must be fractions of the run, from 0 to 1, but is \(0, 1.5\)"),
+        ({"seed": -1}, "seed must be from 0 to 4,294,967,295, but is -1"),
+        ({"seed": 2**32}, "seed must be from 0 to 4,294,967,295, but is 4,294,967,296"),
+        ({"seed": 2**64}, "seed must be from 0 to 4,294,967,295, but is 18,446,744,073,709,551,616"),
+    ],
+)
+def test_values_with_which_nothing_can_be_trained_are_refused_by_name(change, sentence):
+    with pytest.raises(UsageError, match=f"^{sentence}$"):
+        quickly(Rivals(), **change)
+
+
+def test_the_largest_seed_is_taken_by_every_generator():
+    np.random.default_rng(loop.LARGEST_SEED)
+    quickly(Rivals(), seed=loop.LARGEST_SEED, steps=2)
+
+
 # ---------------------------------------------------------------- devices
 
 
@@ -884,9 +1137,11 @@ def test_the_cpu_is_always_there():
     assert choose_device("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["tpu", "CPU", "", "cudaa"])
+@pytest.mark.parametrize(
+    "name", ["tpu", "CPU", "", "cudaa", "auto:0", "cpu:0", "cpu:99999", "cuda:", "cuda:x", "mps:0:1"]
+)
 def test_an_unknown_device_is_refused_with_the_choices(name):
-    with pytest.raises(ValueError, match=f"unknown device '{name}': choose one of auto, cpu, cuda, mps"):
+    with pytest.raises(UsageError, match=f"unknown device '{name}': choose one of auto, cpu, cuda, mps"):
         choose_device(name)
 
 
