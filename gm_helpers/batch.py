@@ -182,7 +182,7 @@ def _a_thread_for_each_idle_core() -> Iterator[None]:
         del os.environ["OMP_NUM_THREADS"]
 
 
-class _Kernel(AsyncKernelManager):
+class ThisPython(AsyncKernelManager):
     """A kernel of the Python that runs this, whatever else is called python3; its standard error goes to a file."""
 
     errors = Unicode().tag(config=True)
@@ -211,8 +211,8 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
             # quiet: what is printed goes to the notebook alone. Here it goes to the kernel's own standard error too,
             # because what a thread prints is lost to the notebook between two cells
             extra_arguments=["--IPKernelApp.log_level=ERROR", "--IPKernelApp.quiet=False"],
-            kernel_manager_class=_Kernel,
-            config=Config({_Kernel.__name__: {"errors": str(errors)}}),
+            kernel_manager_class=ThisPython,
+            config=Config({"ThisPython": {"errors": str(errors)}}),
             on_cell_start=_progress(path),
         )
     except (papermill.PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:

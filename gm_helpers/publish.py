@@ -103,9 +103,13 @@ def _read(manifest: Path) -> Manifest:
     """What the manifest lists; nothing where there is none, or something else under its name."""
     try:
         listed = json.loads(manifest.read_text(encoding="utf-8"))["gm_helpers"].items()
-        return {name: [own for own in digests if own] for name, digests in listed if ".." not in Path(name).parts}
+        return {name: [own for own in digests if own] for name, digests in listed if _is_inside(Path(name))}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _is_inside(name: Path) -> bool:
+    return not name.is_absolute() and ".." not in name.parts
 
 
 def _write(manifest: Path, listed: Manifest) -> None:

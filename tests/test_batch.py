@@ -1,18 +1,24 @@
 """Papermill runs: what is refused before, what is noticed after, and what is left behind."""
 
+import io
 import json
 import os
 import shutil
 import signal
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 from conftest import processes
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from ipykernel.compiler import get_file_name
+from jupyter_client.kernelspec import KernelSpecManager
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from gm_helpers import batch
+from gm_helpers import batch, publish
+from gm_helpers.files import CourseError, UsageError
 
 PARAMETERS = """
 dataset: str = "digits"  # data set
@@ -22,15 +28,15 @@ device: str = "cpu"  # device
 figure_dir: str = ""  # folder
 """
 DRAW = "from pathlib import Path; Path(figure_dir, '{}').write_text('{}')"
-NOBODY = 2**22 + 1  # above the highest number that a process can have
 
 
-def notebook(folder, *sources, parameters=PARAMETERS):
-    """Write the notebook 7_toy of these cells after one with parameters; returns its path."""
+def notebook(folder, *sources, parameters=PARAMETERS, name="7_toy"):
+    """Write a notebook of these cells after one with parameters; returns its path. Cells that begin with # are text."""
     first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
-    book = new_notebook(cells=[first, *map(new_code_cell, sources)], metadata={"kernelspec": batch.KERNEL})
-    nbformat.write(book, folder / "7_toy.ipynb")
-    return folder / "7_toy.ipynb"
+    rest = [new_markdown_cell(own) if own.startswith("#") else new_code_cell(own) for own in sources]
+    book = new_notebook(cells=[first, *rest], metadata={"kernelspec": batch.KERNEL})
+    nbformat.write(book, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
 
 
 @pytest.fixture
@@ -73,10 +79,17 @@ def contents(folder):
         ({"dataset": "cifar"}, "unknown dataset 'cifar': choose one of auto, mnist, digits"),
         ({"figure_dir": None}, "figure_dir must be of type str, but None is of type NoneType"),
         ({"device": "tpu"}, "unknown device 'tpu': choose one of auto, cpu, cuda, mps"),
+        ({"seed": 2**64}, "seed must be from 0 to 4,294,967,295, but is 18,446,744,073,709,551,616"),
+        ({"seed": -3}, "seed must be from 0 to 4,294,967,295, but is -3"),
+        ({"figure_dir": "gs://bucket/x"}, "gs://bucket/x is an address on a network: name a folder of this machine"),
+        (
+            {"figure_dir": "~nobody-here/x"},
+            "~nobody-here/x is in the home of a user who isn't here: name another folder",
+        ),
     ],
 )
 def test_a_wrong_parameter_is_refused_before_the_run(make, tmp_path, parameters, sentence):
-    with pytest.raises(ValueError, match=r".") as refused:
+    with pytest.raises(UsageError, match=r".") as refused:
         batch.run(make("1"), {"figure_dir": str(tmp_path / "out")} | parameters)
     assert sentence in str(refused.value)
     assert not (tmp_path / "out").exists()
@@ -85,15 +98,67 @@ def test_a_wrong_parameter_is_refused_before_the_run(make, tmp_path, parameters,
 @pytest.mark.parametrize("name", ["dataset", "profile", "device", "figure_dir"])
 def test_a_notebook_without_a_parameter_that_a_run_needs_is_refused(make, name):
     fewer = "\n".join(line for line in PARAMETERS.splitlines() if not line.startswith(name))
-    with pytest.raises(batch.ParameterError, match=f"7_toy has no parameter '{name}': its cell tagged 'parameters'"):
+    with pytest.raises(UsageError, match=f"7_toy has no parameter '{name}': its cell tagged 'parameters'"):
         batch.check(make(parameters=fewer), {})
 
 
 def test_a_parameter_declared_bool_does_not_take_the_text_false(make):
     path = make(parameters=f"{PARAMETERS}fast: bool = True  # fast\n")
-    with pytest.raises(batch.ParameterError, match="fast must be of type bool, but 'false' is of type str"):
+    with pytest.raises(UsageError, match="fast must be of type bool, but 'false' is of type str"):
         batch.check(path, batch.parse(path, {"fast": "false"}))
     assert batch.check(path, batch.parse(path, {"fast": "False"}))["fast"] is False
+
+
+def test_a_parameter_without_a_declared_type_has_that_of_its_default(make):
+    path = make(parameters=f"{PARAMETERS}rate = 0.5  # rate\n")
+    assert batch.check(path, batch.parse(path, {"rate": "0.25"}))["rate"] == 0.25
+    with pytest.raises(UsageError, match=r"^rate must be of type float, but 'fast' is of type str$"):
+        batch.check(path, batch.parse(path, {"rate": "fast"}))
+
+
+def test_a_notebook_without_a_cell_of_parameters_is_refused_with_what_it_must_declare(tmp_path):
+    nbformat.write(new_notebook(cells=[new_code_cell("1 / 0")]), tmp_path / "scratch.ipynb")
+    for parameters in ({}, {"seed": 1}):
+        with pytest.raises(UsageError, match=r"^scratch has no parameter 'dataset': its cell tagged 'parameters' must"):
+            batch.check(tmp_path / "scratch.ipynb", parameters)
+
+
+def test_a_default_that_is_computed_is_refused(make):
+    path = make(parameters=PARAMETERS.replace('"digits"', 'max("digits", "mnist")'))
+    with pytest.raises(UsageError, match=r"7_toy.ipynb: the cell tagged 'parameters' may hold plain values alone"):
+        batch.check(path, {})
+
+
+@pytest.mark.parametrize(
+    "content", ["", "<<<<<<< HEAD\n{}\n", "[]", "{}", '{"cells": 3}', '{"nbformat": 4, "nbformat_minor": 5}', "\0"]
+)
+def test_what_is_no_notebook_is_named(tmp_path, content):
+    (tmp_path / "broken.ipynb").write_text(content)
+    with pytest.raises(
+        UsageError, match=rf"^{tmp_path}/broken.ipynb is no notebook, or holds the marks of an unfinished"
+    ):
+        batch.check(tmp_path / "broken.ipynb", {})
+
+
+def test_a_notebook_with_the_marks_of_a_merge_is_named(make):
+    path = make("1")
+    path.write_text(path.read_text().replace('"cells": [', '"cells": [\n<<<<<<< HEAD\n'))
+    with pytest.raises(
+        UsageError, match=r"7_toy.ipynb is no notebook, or holds the marks of an unfinished merge: mend it"
+    ):
+        batch.check(path, {})
+
+
+def test_the_course_s_notebooks_are_those_that_have_a_source(tmp_path, monkeypatch):
+    (tmp_path / "source").mkdir()
+    for name in ("source/1_a.md", "source/notes.txt", "1_a.ipynb", "Untitled.ipynb"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(batch, "NOTEBOOKS", tmp_path)
+    assert batch.course() == ["1_a"]
+    with pytest.raises(
+        UsageError, match=r"^there is no notebook '2_b': choose one of 1_a, or give the path of a file$"
+    ):
+        batch.find("2_b")
 
 
 def test_command_line_texts_are_read_by_the_declared_types(make):
@@ -103,7 +168,7 @@ def test_command_line_texts_are_read_by_the_declared_types(make):
 @pytest.mark.parametrize("word", ["three", "3 4"])
 def test_a_number_that_is_none_is_refused(make, word):
     path = make()
-    with pytest.raises(batch.ParameterError, match=f"seed must be of type int, but '{word}' is of type str"):
+    with pytest.raises(UsageError, match=f"seed must be of type int, but '{word}' is of type str"):
         batch.check(path, batch.parse(path, {"seed": word}))
 
 
@@ -113,7 +178,7 @@ def test_defaults_fill_what_is_not_given(make):
 
 
 def test_an_unknown_notebook_is_refused_with_the_names_that_there_are():
-    with pytest.raises(batch.ParameterError, match=r"no notebook '9_none': choose one of 1_vae"):
+    with pytest.raises(UsageError, match=r"no notebook '9_none': choose one of 1_vae"):
         batch.find("9_none")
 
 
@@ -144,35 +209,114 @@ def test_a_failing_cell_is_named_and_the_figures_of_the_last_good_run_stay_as_th
     assert list(out.glob(".*")) == []
 
 
-def executed(*outputs, counts=(1, 2, 3)):
-    """Three executed cells, with these outputs on standard error."""
-    cells = [
-        new_code_cell(
-            "1", execution_count=count, outputs=[new_output("stream", name="stderr", text=own) for own in texts]
-        )
-        for count, texts in zip(counts, [*outputs, *[[]] * 3], strict=False)
-    ]
+def book_of(*sources, counts=(1, 2, 3)):
+    """An executed notebook of these cells."""
+    cells = [new_code_cell(own, execution_count=count) for own, count in zip(sources, counts, strict=True)]
     return new_notebook(cells=cells)
 
 
-HEAD = "Exception in thread Thread-1:\nTraceback (most recent call last):\n  File 'a', line 1, in run\n"
+def traceback(source, error, chained=""):
+    """What Python prints where a thread fails in that cell."""
+    frame = f'  File "/x/ipykernel_9/{Path(get_file_name(source)).name}", line 1, in <lambda>\n    1 / 0\n'
+    return f"{chained}Traceback (most recent call last):\n  File 'threading.py', line 1, in run\n{frame}{error}\n"
 
 
 @pytest.mark.parametrize(
-    ("outputs", "sentence"),
+    ("errors", "problems"),
     [
-        ([[HEAD, "    1 / 0\nZeroDivisionError: no\n", "and more\n"]], "cell 1: ZeroDivisionError: no"),
-        ([["careful\n"], [HEAD], ["    1 / 0\nZeroDivisionError: no\n"]], "cell 2: ZeroDivisionError: no"),
-        ([[HEAD]], "cell 1: an error in a thread"),
+        ("", []),
+        ("careful: a warning\n  with two lines\n", []),
+        (traceback("b", "ZeroDivisionError: no", "Exception in thread Thread-1:\n"), ["cell 2: ZeroDivisionError: no"]),
+        (f"50 %|###|{traceback('c', 'KeyError: 1')}more\n", []),
+        (f"50 %|###|\n{traceback('c', 'KeyError: 1')}more\n", ["cell 3: KeyError: 1"]),
+        (traceback("a", "KeyError: 1") + traceback("c", "OSError"), ["cell 1: KeyError: 1", "cell 3: OSError"]),
+        (traceback("elsewhere", "KeyError: 1"), ["a thread or program: KeyError: 1"]),
+        ("Traceback (most recent call last):\n  File 'x'\n", ["a thread or program: an error without a name"]),
+        (traceback("a", "KeyError: 1", "Exception ignored in: <function f at 0x1>\n"), []),
     ],
-    ids=["in pieces", "that ends in the next cell", "cut short"],
 )
-def test_the_traceback_of_a_thread_is_noticed(outputs, sentence):
-    assert list(batch._problems(executed(*outputs))) == [sentence]
+def test_each_traceback_on_standard_error_is_a_problem_of_the_cell_that_it_leads_to(errors, problems):
+    assert list(batch._problems(book_of("a", "b", "c"), errors)) == problems
 
 
-def test_a_cell_that_was_not_run_is_noticed_and_a_warning_is_no_problem():
-    assert list(batch._problems(executed(["careful\n"], counts=(1, None, 2)))) == ["cell 2 was not run"]
+def test_a_cell_that_was_not_run_is_noticed():
+    assert list(batch._problems(book_of("a", "b", "c", counts=(1, None, 2)), "")) == ["cell 2 was not run"]
+
+
+LATE = """import threading, time
+def fail():
+    time.sleep({})
+    raise LookupError("late")
+threading.Thread(target=fail).start()"""
+
+
+@pytest.mark.parametrize("seconds", [0, 0.3, 0.6, 0.9])
+def test_a_thread_that_fails_while_later_cells_run_is_named_with_the_cell_that_it_comes_from(make, tmp_path, seconds):
+    path = make(LATE.format(seconds), *["import time; time.sleep(0.2)"] * 6)
+    with pytest.raises(batch.NotebookError, match=r"^7_toy, cell 2: LookupError: late$"):
+        batch.run(path, {"figure_dir": str(tmp_path / "out")})
+
+
+def test_a_program_that_fails_is_noticed_though_its_cell_does_not(make, tmp_path):
+    with pytest.raises(batch.NotebookError, match=r"^7_toy, a thread or program: ZeroDivisionError: division by zero$"):
+        batch.run(
+            make('import subprocess, sys\nsubprocess.run([sys.executable, "-c", "1/0"])', "1"),
+            {"figure_dir": str(tmp_path / "out")},
+        )
+
+
+def test_what_a_notebook_prints_stays_out_of_the_terminal(make, tmp_path, capfd):
+    speak = 'import os, sys, warnings; print("a"); print("b", file=sys.stderr); os.system("echo c"); warnings.warn("d")'
+    batch.run(make(speak), {"figure_dir": str(tmp_path / "out")})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_kernel_is_of_this_python_whatever_else_is_called_python3(make, tmp_path, monkeypatch):
+    spec = tmp_path / "share" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text('{"argv": ["/bin/false"], "display_name": "another", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    assert KernelSpecManager().get_kernel_spec("python3").argv == ["/bin/false"]
+    batch.run(make("import sys; print(sys.executable)"), {"figure_dir": str(tmp_path / "out")})
+    book = nbformat.read(tmp_path / "out" / "notebooks" / "7_toy.ipynb", as_version=4)
+    assert book.cells[-1].outputs[0].text == f"{sys.executable}\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_is_told_which_cell_is_at_work_and_under_which_heading(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "60")
+    cells = "# Title\n\ntext", "a = 1", "## 7.1 What is this?\n\n### 7.1a Really", "", "a", f"# {'long ' * 20}", "a"
+    batch.run(make(*cells), {"figure_dir": str(tmp_path / "out")})
+    told = sys.stderr.getvalue().split("\r\x1b[K")
+    assert told == [
+        "",
+        "7_toy: cell 1 of 4",
+        "7_toy: cell 2 of 4, Title",
+        "7_toy: cell 3 of 4, 7.1a Really",
+        f"7_toy: cell 4 of 4, {'long ' * 20}"[:59],
+        "",
+    ]
+
+
+def test_the_line_of_a_failed_run_is_wiped(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with pytest.raises(batch.NotebookError):
+        batch.run(make("1 / 0"), {"figure_dir": str(tmp_path / "out")})
+    assert sys.stderr.getvalue().endswith("7_toy: cell 2 of 2\r\x1b[K")
+
+
+# What may lie in a folder that a user names: names like ours, and like those of our scratch folders.
+USERS = [
+    *("7. Introduction.pdf", "7.3 exercise solutions.docx", "7.txt", "7.9-mine.png", "71.1-other.png", ".env"),
+    *(".7_toy-old/notes", ".7_toy-2025/a.png", ".7_toy-notes", ".gm_helpers-7_toy-mine/a.png", "7.backup/a.png"),
+    *("notebooks/8_other.ipynb", "7_toy.figures.json.old"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -180,11 +324,14 @@ def finished(tmp_path_factory):
     """One successful run into a folder where others have been before; what the tests below look at."""
     folder = tmp_path_factory.mktemp("finished")
     out = folder / "out"
-    for process in (os.getppid(), os.getpid(), NOBODY):
-        (out / f".7_toy-{process}" / "figures").mkdir(parents=True)
-    for old in ("7.1-a.png", "7.1-old.png", "7.1-old.txt", "71.1-other.png"):
-        (out / old).write_text("old")
-    look = f"print(sorted((own.name, own.read_text()) for own in Path({str(out)!r}).glob('7.*')))"
+    batch.run(
+        notebook(folder, *[DRAW.format(name, "old") for name in ("7.1-a.png", "7.1-old.png", "7.1-old.txt")]),
+        {"figure_dir": str(out)},
+    )
+    for name in USERS:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("a user's")
+    look = f"print(sorted((own.name, own.read_text()) for own in Path({str(out)!r}).glob('7.1-[ao]*')))"
     draw = [DRAW.format(name, "new") for name in ("7.1-a.png", "7.1-a.txt", "7.2-b.png")]
     path = notebook(folder, *draw, "", look, "import os; print(os.getcwd())")
     before = path.read_bytes()
@@ -203,9 +350,10 @@ def test_until_the_whole_notebook_has_succeeded_the_old_figures_stay(finished):
     assert during == "[('7.1-a.png', 'old'), ('7.1-old.png', 'old'), ('7.1-old.txt', 'old')]\n"
 
 
-def test_figures_that_are_no_longer_drawn_go_and_those_of_other_notebooks_stay(finished):
-    kept = {own.name for own in finished.out.iterdir() if not own.name.startswith(".")}
-    assert kept == {"7.1-a.png", "7.1-a.txt", "7.2-b.png", "71.1-other.png", "notebooks"}
+def test_figures_that_are_no_longer_drawn_go_and_nothing_else_does(finished):
+    ours = {"7.1-a.png", "7.1-a.txt", "7.2-b.png", "notebooks/7_toy.ipynb", "7_toy.figures.json"}
+    assert contents(finished.out).keys() == {*ours, *USERS}
+    assert {contents(finished.out)[name] for name in USERS} == {b"a user's"}
 
 
 def test_the_executed_notebook_is_kept_and_the_one_that_was_run_is_untouched(finished):
@@ -219,45 +367,98 @@ def test_a_notebook_runs_in_the_folder_of_the_notebooks(finished):
     assert finished.book.cells[-1].outputs[0].text == f"{batch.NOTEBOOKS}\n"
 
 
-def test_only_the_scratch_folder_of_another_living_process_is_left_alone(finished):
-    """In a new container a process often has the number of one that was killed in the last."""
-    assert [own.name for own in finished.out.glob(".*")] == [f".7_toy-{os.getppid()}"]
-
-
-def test_the_process_of_another_user_lives(monkeypatch, tmp_path):
-    def refuse(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    (tmp_path / f".7_toy-{NOBODY}").mkdir()
-    monkeypatch.setattr(batch.os, "kill", refuse)
-    with batch._scratch(tmp_path, "7_toy"):
-        pass
-    assert [own.name for own in tmp_path.iterdir()] == [f".7_toy-{NOBODY}"]
-
-
 def test_figures_go_to_the_folder_of_their_profile_where_none_is_given(make, no_kernel, tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "ROOT", tmp_path)
     assert batch.run(make(), {"profile": "smoke"}) == []
-    assert list(contents(tmp_path / "figures")) == ["smoke/notebooks/7_toy.ipynb"]
+    assert contents(tmp_path / "figures").keys() == {"smoke/notebooks/7_toy.ipynb", "smoke/7_toy.figures.json"}
 
 
 def test_a_relative_folder_is_meant_from_where_the_command_is_given(make, no_kernel, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     batch.run(make(), {"figure_dir": "out"})
-    assert list(contents(tmp_path / "out")) == ["notebooks/7_toy.ipynb"]
-    assert no_kernel[0]["figure_dir"] == str(tmp_path / "out" / f".7_toy-{os.getpid()}" / "figures")
+    assert contents(tmp_path / "out").keys() == {"notebooks/7_toy.ipynb", "7_toy.figures.json"}
+    assert Path(no_kernel[0]["figure_dir"]).parent.parent == tmp_path / "out"
+
+
+def test_a_folder_may_be_meant_from_home(make, no_kernel, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    batch.run(make(), {"figure_dir": "~/out"})
+    assert (tmp_path / "home" / "out" / "notebooks" / "7_toy.ipynb").exists()
+
+
+def test_a_run_that_would_replace_its_own_notebook_is_refused(no_kernel, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    path = notebook(tmp_path / "notebooks")
+    for out in (tmp_path, tmp_path / "notebooks" / ".."):
+        with pytest.raises(
+            UsageError, match=r"^the executed notebook would replace .*7_toy.ipynb: choose another figure_dir$"
+        ):
+            batch.run(path, {"figure_dir": str(out)})
+    assert no_kernel == []
+
+
+@pytest.mark.parametrize("name", ["_draft", "[x]", "7_toy"])
+def test_a_stem_of_any_kind_names_no_file_of_the_user(tmp_path, no_kernel, name):
+    (tmp_path / "out").mkdir()
+    for own in (".env", "x", "7.txt", ".gm_helpers-x-1"):
+        (tmp_path / "out" / own).write_text("a user's")
+    for _ in range(2):
+        batch.run(notebook(tmp_path, name=name), {"figure_dir": str(tmp_path / "out")})
+    ours = {f"notebooks/{name}.ipynb", f"{name}.figures.json"}
+    assert contents(tmp_path / "out").keys() == {".env", "x", "7.txt", ".gm_helpers-x-1", *ours}
+
+
+@pytest.mark.parametrize("obstacle", ["out", "out/notebooks"])
+def test_a_file_in_the_place_of_a_folder_is_refused_before_the_run(make, tmp_path, no_kernel, obstacle):
+    (tmp_path / obstacle).parent.mkdir(exist_ok=True)
+    (tmp_path / obstacle).touch()
+    with pytest.raises(
+        UsageError, match=rf"^cannot write to {tmp_path / obstacle} .* is a file\): choose another figure_dir$"
+    ):
+        batch.run(make(), {"figure_dir": str(tmp_path / "out")})
+    assert no_kernel == []
+
+
+@pytest.mark.parametrize("place", ["7.1-a.png", "notebooks/7_toy.ipynb", "7_toy.figures.json"])
+def test_where_a_folder_has_a_file_s_name_the_figures_are_kept_and_named(make, tmp_path, place):
+    out = tmp_path / "out"
+    (out / place).mkdir(parents=True)
+    path = make(DRAW.format("7.1-a.png", "new"))
+    with pytest.raises(batch.NotebookError) as failed:
+        batch.run(path, {"figure_dir": str(out)})
+    [kept] = out.glob(".gm_helpers-7_toy-*")
+    what = (
+        f"7_toy ran to its end, but {out / place}: is a folder, where a file was to go; its figures are kept in {kept}"
+    )
+    assert str(failed.value) == what
+    assert (kept / "figures" / "7.1-a.png").read_text() == "new"
+    (out / place).rmdir()
+    batch.run(path, {"figure_dir": str(out)})
+    assert (kept / "figures" / "7.1-a.png").exists()  # the next run doesn't take it for one that was killed
+
+
+def test_two_runs_of_one_notebook_into_one_folder_do_not_meet(make, tmp_path, no_kernel):
+    (tmp_path / "out").mkdir()
+    with (
+        publish.scratch(tmp_path / "out", "7_toy", "choose another figure_dir"),
+        pytest.raises(
+            CourseError, match=r"^another run of 7_toy writes to .*out: wait for it, or choose another figure_dir$"
+        ),
+    ):
+        batch.run(make(), {"figure_dir": str(tmp_path / "out")})
+    batch.run(make(), {"figure_dir": str(tmp_path / "out")})
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_run(make, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(batch.ParameterError, match=r"cannot write to .* choose another figure_dir"):
+    with pytest.raises(UsageError, match=r"cannot write to .* choose another figure_dir"):
         batch.run(make("1 / 0"), {"figure_dir": str(tmp_path / "file" / "out")})
 
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(batch.Path, "mkdir", refuse)
-    with pytest.raises(batch.ParameterError, match=r"cannot write to .* \(Permission denied\)"):
+    with pytest.raises(UsageError, match=r"cannot write to .* \(Permission denied\)"):
         batch.run(make("1 / 0"), {"figure_dir": str(tmp_path / "out")})
 
 
@@ -272,17 +473,17 @@ def test_a_kill_leaves_the_old_figures_whole_and_the_next_run_clean(make, no_ker
     before = path.read_bytes()
     run = processes.Process(target=batch.run, args=(path, {"figure_dir": str(out)}))
     run.start()
-    while not (flag.exists() or (moment == "starting" and list(out.glob(".7_toy-*")))):
+    while not (flag.exists() or (moment == "starting" and list(out.glob(".gm_helpers-7_toy-*/figures")))):
         assert run.is_alive()
         time.sleep(0.02)
     os.kill(run.pid, signal.SIGKILL)
     run.join()
-    [left] = out.glob(".7_toy-*")
+    [left] = out.glob(".gm_helpers-7_toy-*/")
     assert (left / "figures" / "7.1-a.png").exists() == (moment == "drawn")
     assert (out / "7.1-a.png").read_text() == "old"
     assert path.read_bytes() == before
     batch.run(path, {"figure_dir": str(out)})
-    assert not list(out.glob(".7_toy-*"))
+    assert not list(out.glob(".*"))
 
 
 SOURCE = """---
@@ -314,6 +515,29 @@ def test_writing_a_notebook_executes_it_and_keeps_its_outputs_but_no_progress_ba
     first = (tmp_path / "7_toy.ipynb").read_bytes()
     batch.write(source)
     assert (tmp_path / "7_toy.ipynb").read_bytes() == first
+
+
+@pytest.mark.parametrize("name", ["text/7_toy.md", "source/7_toy.txt", "source/8_none.md", "source"])
+def test_what_is_no_source_in_its_folder_is_refused(tmp_path, name):
+    for own in ("text/7_toy.md", "source/7_toy.txt"):
+        (tmp_path / own).parent.mkdir()
+        (tmp_path / own).write_text(SOURCE)
+    with pytest.raises(UsageError, match=rf"^there is no source {tmp_path}/{name}: choose one of notebooks/source/"):
+        batch.write(tmp_path / name)
+
+
+def test_a_folder_of_notebooks_that_cannot_be_written_is_named_for_what_it_is(tmp_path, monkeypatch):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "7_toy.md").write_text(SOURCE)
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(publish.files.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(
+        UsageError, match=rf"^cannot write to {tmp_path} \(Read-only file system\): the notebook is written"
+    ):
+        batch.write(tmp_path / "source" / "7_toy.md")
 
 
 def test_a_source_that_fails_leaves_the_notebook_as_it_was(tmp_path):
