@@ -6,12 +6,20 @@ PYTHONS     ?= python3.13 python3.12 python3.11
 PYTHON      := .venv/bin/python
 STAMP       := .venv/.installed
 SOURCES     := $(wildcard notebooks/source/*.md)
+LAB_OPTIONS ?=
 SHIPPED     := vae-2d vae-20d vae-8bit digit-classifier gan flow-2d flow-conv flow-conv-uniform
 NAMES       := $(basename $(notdir $(SOURCES)))
+BOOKS       := $(NAMES:%=notebooks/%.ipynb)
 
 # Idle threads of PyTorch's OpenMP spin. Left alone they take the cores from every other process; not spinning at all
 # makes a training step slower by half or more. 10,000 turns are a compromise that was measured (CONTRIBUTING.md).
 export GOMP_SPINCOUNT ?= 10000
+
+# A relative GM_DATA is meant from here, also in kernels, which work in notebooks/.
+ifneq ($(GM_DATA),)
+override GM_DATA := $(if $(filter /% ~%,$(firstword $(GM_DATA))),,$(CURDIR)/)$(GM_DATA)
+export GM_DATA
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup figures $(NAMES:%=figures-%) test lint lab notebooks weights bench clean
@@ -28,15 +36,19 @@ $(NAMES:%=figures-%): figures-%: $(STAMP)
 
 test: lint ## lint, tests, and every notebook run again and compared with what is committed
 	$(PYTHON) -m pytest --durations=15
-	$(PYTHON) -m pytest --nbval --nbval-cell-timeout=600 -p no:cacheprovider --durations=5 notebooks
+	$(PYTHON) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -p no:cacheprovider --durations=5 $(BOOKS)
 
 lint: $(STAMP) ## style, types
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check . $(BOOKS)
+	$(PYTHON) -m ruff format --check . $(BOOKS)
 	$(PYTHON) -m mypy
 
-lab: $(STAMP) ## open JupyterLab
-	$(PYTHON) -m jupyterlab --notebook-dir=notebooks
+lab: $(STAMP) ## open JupyterLab (LAB_OPTIONS is passed to it)
+	@case "$$(id -u) $(LAB_OPTIONS)" in \
+	    *--allow-root* | [1-9]*) ;; \
+	    *) echo "JupyterLab doesn't start as root: work as another user, or run make lab LAB_OPTIONS=--allow-root." >&2; exit 1 ;; \
+	esac
+	JUPYTER_PREFER_ENV_PATH=1 $(PYTHON) -m jupyterlab --notebook-dir=notebooks $(LAB_OPTIONS)
 
 notebooks: $(STAMP) ## execute notebooks/source/*.md and write the committed notebooks
 	$(PYTHON) -m gm_helpers notebooks $(SOURCES)
@@ -50,13 +62,14 @@ bench: .venv-bench/.installed ## time training beside the loops and libraries th
 # An environment of its own for the other libraries, which sees the course's too.
 .venv-bench/.installed: $(STAMP) benchmarks/requirements.txt
 	@$(PYTHON) -m venv .venv-bench
-	@purelib='import sysconfig; print(sysconfig.get_path("purelib"))'; \
-	    echo "import site; site.addsitedir('$$($(PYTHON) -c "$$purelib")')" > "$$(.venv-bench/bin/python -c "$$purelib")/course.pth"
+	@$(PYTHON) -c 'import sysconfig; print("import site; site.addsitedir(%a)" % sysconfig.get_path("purelib"))' \
+	    > "$$(.venv-bench/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/course.pth"
+	@.venv-bench/bin/python -m pip install -q $(PIP_OPTIONS) --upgrade pip
 	@.venv-bench/bin/python -m pip install -q $(PIP_OPTIONS) -r benchmarks/requirements.txt
 	@touch $@
 
-clean:      ## remove .venv and all that runs have made
-	rm -rf .venv .venv-bench figures/quick figures/smoke runs *.egg-info .pytest_cache .ruff_cache .mypy_cache
+clean:      ## remove the environments and the tools' caches; figures and trained models stay
+	rm -rf .venv .venv-bench gm_helpers.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(STAMP): requirements.txt constraints.txt pyproject.toml
 	@python=; for name in $(PYTHONS); do \
@@ -68,5 +81,6 @@ $(STAMP): requirements.txt constraints.txt pyproject.toml
 	    echo "$$python has no venv module: install it (Debian, Ubuntu: apt install $$python-venv) and run make again." >&2; exit 1; fi; \
 	$$python -m venv .venv
 	@echo "Installing what the course needs into .venv; the first time that takes some minutes."
+	@$(PYTHON) -m pip install -q $(PIP_OPTIONS) --upgrade pip
 	@$(PYTHON) -m pip install -q $(PIP_OPTIONS) -c constraints.txt -r requirements.txt
 	@touch $@

@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--dataset", default="mnist", choices=data.DATASETS)
     add.add_argument("--seed", type=int, default=0)
     add.add_argument("--device", default="auto")
-    add.add_argument("--out", type=Path, default=Path("runs"), help="folder for the weights (default: %(default)s)")
+    add.add_argument("--out", default="runs", help="folder for the weights (default: %(default)s)")
     add.set_defaults(command=_train)
 
     add = commands.add_parser("figures", help="run notebooks by papermill and keep the figures that they draw")
@@ -110,7 +110,7 @@ def _train(options: argparse.Namespace) -> None:
         recipes.rehearse(name, *rest)
     for name in options.names:
         metadata = recipes.ship(name, *rest)
-        print(f"{options.out / name}.safetensors: {json.dumps(metadata['metrics'])} after {metadata['seconds']} s")
+        print(f"{out / name}.safetensors: {json.dumps(metadata['metrics'])} after {metadata['seconds']} s")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

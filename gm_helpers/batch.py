@@ -122,9 +122,12 @@ def _declared(path: Path) -> dict[str, Any]:
     """The notebook's parameters with their defaults. Raises UsageError for a notebook that can't be run with any."""
     try:
         declared = papermill.inspect_notebook(str(path))
-        defaults = {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()}
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no notebook, or holds the marks of an unfinished merge: mend it first") from error
+    except ValueError as error:
+        raise UsageError(f"{path} can't be run as a notebook of Python ({error})") from error
+    try:
+        defaults = {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()}
     except (ValueError, SyntaxError) as error:
         raise UsageError(f"{path}: the cell tagged 'parameters' may hold plain values alone ({error})") from error
     if missing := [name for name in NEEDED if name not in defaults]:

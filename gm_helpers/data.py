@@ -183,8 +183,9 @@ def _download(name: str, raw: Path) -> bytes:
                 return content
             reasons.append(f"{urlparse(mirror).netloc}: its SHA-256 is not that of the original MNIST file")
         except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:  # each is a failed mirror
-            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-            reasons.append(f"{urlparse(mirror).netloc}: {reason or type(error).__name__}")
+            cause = getattr(error, "reason", error)  # of a URLError
+            reason = getattr(cause, "strerror", None) or str(cause) or type(error).__name__
+            reasons.append(f"{urlparse(mirror).netloc}: {reason}")
     raise UnreachableError(
         f"{name}.gz could not be fetched from {'; '.join(reasons)}; if you have the files, put {', '.join(SHA256)}, "
         f"plain or as .gz, into {raw}"

@@ -178,6 +178,7 @@ def refused(dataset, split="train"):
     with pytest.raises(DataError) as caught:
         load(dataset, split)
     assert "\n" not in str(caught.value)
+    assert "Errno" not in str(caught.value)
     return str(caught.value)
 
 

@@ -67,7 +67,8 @@ def browser():
 def jupyterlab(root):
     """Address of a JupyterLab in a new folder, with its token; it touches neither repository nor user's settings."""
     (root / "notebooks").mkdir()
-    for path in NOTEBOOKS.glob("*.ipynb"):
+    for name in WIDGETS:
+        path = NOTEBOOKS / f"{name}.ipynb"
         book = nbformat.read(path, as_version=4)
         for cell in book.cells:
             if "parameters" in cell.metadata.get("tags", []):

@@ -2,14 +2,18 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import partial
 
+import nbformat
 import pytest
 
 from gm_helpers import __main__, batch, checkpoint, data, metrics, recipes, train
+from gm_helpers.files import CourseError, UsageError
 
 
 @pytest.fixture
@@ -52,6 +56,18 @@ def test_data_that_cannot_be_fetched_gives_one_sentence_and_a_non_zero_exit(tmp_
         (["figures", "1_vae", "-p", "seed", "false"], "seed must be of type int"),
         (["figures", "1_vae", "-p", "weights", "old"], "choose one of shipped, fresh"),
         (["figures", "9_none"], "choose one of 1_vae"),
+        (["figures", "1_vae", "--profile", ""], "unknown profile '': choose one of smoke, quick, full"),
+        (["figures", "1_vae", "-p", "seed", str(2**64)], "seed must be from 0 to 4,294,967,295"),
+        (["figures", "1_vae", "-p", "figure_dir", "s3://x"], "s3://x is an address on a network: name a folder"),
+        (["notebooks", "9_none.md"], "choose one of notebooks/source/*.md"),
+        (["train", "flow-2d", "--profile", "smoke", "--seed", str(2**64)], "seed must be from 0 to 4,294,967,295"),
+        (["train", "flow-2d", "--profile", "smoke", "--device", "auto:0"], "choose one of auto, cpu, cuda, mps"),
+        (
+            ["train", "flow-2d", "--profile", "smoke", "--out", "s3://x"],
+            "s3://x is an address on a network: name a folder",
+        ),
+        (["train", "flow-2d", "gam", "--profile", "smoke"], "unknown model 'gam': choose one of vae-2d"),
+        (["train", "flow-2d", "--profile", "smoke", "--out", __file__], "is a file): choose another folder by --out"),
     ],
 )
 def test_a_wrong_argument_gives_exit_code_2_and_one_sentence_that_lists_what_is_allowed(command, arguments, allowed):
@@ -92,14 +108,13 @@ def test_a_failed_notebook_gives_exit_code_1(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (data.CourseError, 1),
+        (CourseError, 1),
         (data.DataError, 1),
         (checkpoint.CheckpointError, 1),
         (train.DivergenceError, 1),
         (batch.NotebookError, 1),
         (OSError, 1),
-        (ValueError, 2),
-        (batch.ParameterError, 2),
+        (UsageError, 2),
     ],
 )
 def test_an_error_is_one_sentence_and_the_exit_code_says_whose_it_is(command, monkeypatch, error, code):
@@ -110,13 +125,22 @@ def test_an_error_is_one_sentence_and_the_exit_code_says_whose_it_is(command, mo
     assert command("data") == (code, "", "gm_helpers: it did not work\n")
 
 
-def test_a_mistake_of_the_program_s_own_is_not_hidden_in_a_sentence(command, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, TypeError, KeyError])
+def test_a_mistake_of_the_program_s_own_is_not_hidden_in_a_sentence(command, monkeypatch, error):
     def fail(*_):
-        raise RuntimeError("a shape does not fit")
+        raise error("a shape does not fit")
 
     monkeypatch.setattr(data, "choose", fail)
-    with pytest.raises(RuntimeError, match="a shape does not fit"):
+    with pytest.raises(error, match="a shape does not fit"):
         command("data")
+
+
+def test_an_error_of_the_system_is_said_with_its_path_and_without_its_number(command, monkeypatch):
+    def fail(*_):
+        raise PermissionError(13, "Permission denied", "/some/where")
+
+    monkeypatch.setattr(data, "choose", fail)
+    assert command("data") == (1, "", "gm_helpers: /some/where: Permission denied\n")
 
 
 def test_an_interrupted_command_says_nothing_and_exits_with_130(command, monkeypatch):
@@ -131,6 +155,9 @@ def test_an_interrupted_command_says_nothing_and_exits_with_130(command, monkeyp
 def runs(monkeypatch, tmp_path):
     """Three notebooks, of which the last has fewer parameters, and a list of the runs, which only claim to draw."""
     calls = []
+    (tmp_path / "source").mkdir()
+    for name in ("source/1_a.md", "source/2_b.md", "source/3_c.md", "Untitled.ipynb"):
+        (tmp_path / name).touch()
     for name in ("1_a", "2_b"):
         shutil.copy(batch.NOTEBOOKS / "1_vae.ipynb", tmp_path / f"{name}.ipynb")
     fewer = batch.NOTEBOOKS.joinpath("1_vae.ipynb").read_text().replace("weights: str", "w: str")
@@ -156,7 +183,7 @@ def test_profile_and_parameters_reach_each_named_notebook_and_one_line_says_what
     assert runs == [("1_a", "full", 3), ("2_b", "full", 3)]
 
 
-def test_all_notebooks_are_run_where_none_is_named(command, runs):
+def test_all_notebooks_that_have_a_source_are_run_where_none_is_named(command, runs):
     assert command("figures")[0] == 0
     assert runs == [("1_a", "quick", 0), ("2_b", "quick", 0), ("3_c", "quick", 0)]
 
@@ -169,19 +196,109 @@ def test_nothing_is_run_where_one_notebook_of_several_is_asked_wrongly(command, 
 
 
 def test_train_passes_its_options_on_for_each_name(command, monkeypatch, tmp_path):
-    calls = []
+    calls, tried = [], []
 
     def ship(*options):
-        calls.append(options)
+        calls.append((*options, len(tried)))
         return {"metrics": {"bpd": 1.5}, "seconds": 2}
 
+    monkeypatch.setattr(recipes, "rehearse", lambda *options: tried.append(options))
     monkeypatch.setattr(recipes, "ship", ship)
     options = ["--profile", "smoke", "--dataset", "digits", "--seed", 5, "--device", "cuda", "--out", tmp_path]
     code, out, err = command("train", "vae-2d", "vae-20d", *options)
     names = ("vae-2d", "vae-20d")
     assert (code, err) == (0, "")
     assert out == "".join(f'{tmp_path / name}.safetensors: {{"bpd": 1.5}} after 2 s\n' for name in names)
-    assert calls == [(name, "smoke", "digits", 5, "cuda", tmp_path) for name in names]
+    assert tried == [(name, "smoke", "digits", 5, "cuda", tmp_path) for name in names]
+    assert calls == [(*options, 2) for options in tried]  # all of them are tried before the first is trained
+
+
+@pytest.mark.parametrize(
+    ("words", "joined"),
+    [
+        (["figures", "-p", "figure_dir", "-out", "1_vae"], ["figures", "-pfigure_dir=-out", "1_vae"]),
+        (["figures", "-p", "seed", "-3", "-p", "a", "--b"], ["figures", "-pseed=-3", "-pa=--b"]),
+        (["figures", "-p", "seed=3", "1_vae"], ["figures", "-p", "seed=3", "1_vae"]),
+        (["figures", "-p", "figure_dir", "a=b"], ["figures", "-pfigure_dir=a=b"]),
+        (["figures", "-p", "seed"], ["figures", "-p", "seed"]),
+        (["train", "gan", "--out", "x"], ["train", "gan", "--out", "x"]),
+    ],
+)
+def test_a_parameter_s_value_may_begin_with_a_dash(words, joined):
+    assert __main__._joined(words) == joined
+
+
+@pytest.mark.parametrize(
+    "words", [["-p", "seed", "3"], ["-p", "seed=3"], ["-pseed=3"], ["-p", "seed", "4", "-p", "seed", "3"]]
+)
+def test_a_parameter_is_given_by_a_name_and_a_value(command, runs, words):
+    assert command("figures", *words, "1_a")[0] == 0
+    assert runs == [("1_a", "quick", 3)]
+
+
+def test_a_parameter_without_a_value_is_refused(command, capsys):
+    with pytest.raises(SystemExit) as refused:
+        command("figures", "-p", "seed")
+    assert refused.value.code == 2
+    assert "give a name and a value, such as -p seed 3" in capsys.readouterr().err
+
+
+def test_a_relative_data_folder_is_the_same_one_for_kernels_which_work_elsewhere(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GM_DATA", "mine")
+    command("data", "--dataset", "digits")
+    assert os.environ["GM_DATA"] == str(tmp_path / "mine")
+    monkeypatch.setenv("GM_DATA", "s3://mine")
+    assert command("data", "--dataset", "digits")[0] == 2
+
+
+def in_a_shell(*arguments, **environment):
+    """Exit code, output and errors of a command in a process of its own."""
+    call = [sys.executable, "-m", "gm_helpers", *map(str, arguments)]
+    run = subprocess.run(call, env=os.environ | environment, capture_output=True, text=True, check=False)
+    return run.returncode, run.stdout, run.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["figures", "--help"]])
+def test_help_is_printed_on_a_terminal_that_has_ascii_alone(words):
+    code, out, err = in_a_shell(*words, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (code, err) == (0, "")
+    assert out.isascii()
+
+
+def test_a_training_that_is_terminated_saves_its_state_and_goes_on_from_there(tmp_path):
+    call = [sys.executable, "-m", "gm_helpers", "train", "flow-2d", "--profile", "full", "--out", str(tmp_path)]
+    run = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for character in iter(lambda: run.stderr.read(1), ""):  # of the progress bar, which begins with the first step
+        if character == "%":
+            break
+    run.terminate()
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 143, err
+    assert [own.name for own in tmp_path.iterdir()] == ["flow-2d.state"]
+    step = checkpoint.load_state(tmp_path / "flow-2d.state")["run"]["step"]
+    assert f"flow-2d was stopped at step {step:,} of 20,000" in out
+
+
+def test_a_run_of_a_notebook_that_is_terminated_or_interrupted_leaves_nothing_and_says_nothing(tmp_path):
+    path = tmp_path / "7_toy.ipynb"
+    book = nbformat.read(batch.NOTEBOOKS / "1_vae.ipynb", as_version=4)
+    parameters = next(cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))
+    wait = f"open({str(tmp_path / 'flag')!r}, 'w').close(); import time; time.sleep(600)"
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(wait)], metadata=book.metadata), path
+    )
+    call = [sys.executable, "-m", "gm_helpers", "figures", str(path), "-p", "dataset", "digits"]
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        (tmp_path / "flag").unlink(missing_ok=True)
+        run = subprocess.Popen([*call, "-p", "figure_dir", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+        while not (tmp_path / "flag").exists():
+            assert run.poll() is None, run.stderr.read()
+            time.sleep(0.05)
+        run.send_signal(number)
+        assert run.communicate(timeout=60)[1] == ""
+        assert run.returncode == code
+        assert [own.name for own in (tmp_path / "out").iterdir()] == ["notebooks"]
 
 
 def test_each_source_is_written(command, monkeypatch):

@@ -4,18 +4,21 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 INPUTS = ["requirements.txt", "constraints.txt", "pyproject.toml"]
+PIP = "python -m pip install -q --upgrade pip"
 INSTALL = "python -m pip install -q -c constraints.txt -r requirements.txt"
 
 # It fails where it is asked what the file `fail` says. The environment that it makes has itself as Python. Where there
 # is a file `wait`, two figures wait for each other: they succeed only side by side.
 PYTHON = """#!/bin/sh
 echo "${0##*/} $*" >> log
+echo "$GM_DATA" > data
 fail=nothing
 if test -e fail; then read -r fail < fail; fi
 case "$*" in
@@ -45,7 +48,14 @@ def course(tmp_path):
     (tmp_path / "bin").mkdir()
     for tool in ["awk", "ln", "make", "mkdir", "rm", "sleep", "touch"]:
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
+    user(tmp_path, 1000)
     return tmp_path
+
+
+def user(course, number):
+    """Who makes it: 0 is root."""
+    (course / "bin" / "id").write_text(f"#!/bin/sh\necho {number}\n")
+    (course / "bin" / "id").chmod(0o755)
 
 
 def age(path, seconds):
@@ -63,8 +73,8 @@ def fail(course, what):
     (course / "fail").write_text(f"{what}\n")
 
 
-def make(course, *arguments):
-    environment = {"PATH": str(course / "bin")}
+def make(course, *arguments, **environment):
+    environment |= {"PATH": str(course / "bin")}
     return subprocess.run(
         ["make", *arguments], cwd=course, env=environment, capture_output=True, text=True, check=False
     )
@@ -122,7 +132,7 @@ def test_a_python_without_venv_is_named_with_the_package_that_is_missing(course)
 def test_the_newest_python_that_suits_makes_the_environment(course, names, newest):
     offer(course, *names)
     assert make(course, "setup").returncode == 0
-    assert calls(course) == [f"{newest} -m venv .venv", INSTALL]
+    assert calls(course) == [f"{newest} -m venv .venv", PIP, INSTALL]
 
 
 def test_a_python_that_is_on_the_path_but_does_not_start_is_passed_over(course):
@@ -136,7 +146,7 @@ def test_a_python_that_is_on_the_path_but_does_not_start_is_passed_over(course):
 def test_pip_options_reach_pip(course):
     offer(course, "python3.12")
     make(course, "setup", "PIP_OPTIONS=--no-index --find-links=/wheels")
-    assert calls(course)[-1] == INSTALL.replace("-q", "-q --no-index --find-links=/wheels")
+    assert calls(course)[1:] == [own.replace("-q", "-q --no-index --find-links=/wheels") for own in (PIP, INSTALL)]
 
 
 def test_a_second_setup_does_nothing(course):
@@ -183,7 +193,7 @@ def test_every_notebook_has_its_own_figures_and_the_profile_reaches_it(course):
     offer(course, "python3.12")
     assert make(course, "figures", "PROFILE=full").returncode == 0
     drawn = [f"python -m gm_helpers figures {name} --profile full" for name in ["1_a", "2_b"]]
-    assert sorted(calls(course)[2:]) == drawn
+    assert sorted(calls(course)[3:]) == drawn
     make(course, "figures-2_b")
     assert calls(course) == ["python -m gm_helpers figures 2_b --profile quick"]
 
@@ -198,16 +208,89 @@ def test_notebooks_are_drawn_side_by_side(course):
 def test_targets_set_up_what_they_need_and_then_do_their_work(course, target):
     offer(course, "python3.12")
     assert make(course, target).returncode == 0
-    first, second, *work = calls(course)
-    assert (first, second) == ("python3.12 -m venv .venv", INSTALL)
+    first, second, third, *work = calls(course)
+    assert (first, second, third) == ("python3.12 -m venv .venv", PIP, INSTALL)
     assert work
     assert all(line.startswith("python -m ") for line in work)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("mine", "{here}/mine"),
+        ("my data/x", "{here}/my data/x"),
+        ("/data", "/data"),
+        ("/my data", "/my data"),
+        ("~/x", "~/x"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+@pytest.mark.parametrize("way", ["environment", "argument"])
+def test_a_relative_data_folder_is_handed_down_as_an_absolute_one(course, given, meant, way):
+    offer(course, "python3.12")
+    if given is None:
+        make(course, "figures-1_a")
+    elif way == "environment":
+        make(course, "figures-1_a", GM_DATA=given)
+    else:
+        make(course, "figures-1_a", f"GM_DATA={given}")
+    assert (course / "data").read_text() == meant.format(here=course) + "\n"
+
+
+def test_nbval_and_lint_take_the_notebooks_that_have_a_source_and_the_kernel_of_this_python(course):
+    offer(course, "python3.12")
+    (course / "notebooks" / "Untitled.ipynb").touch()
+    assert make(course, "test").returncode == 0
+    with_notebooks = [line for line in calls(course) if ".ipynb" in line]
+    assert len(with_notebooks) == 3
+    assert all(line.endswith(" notebooks/1_a.ipynb notebooks/2_b.ipynb") for line in with_notebooks)
+    assert "--nbval-current-env" in with_notebooks[-1]
+
+
+def test_root_is_told_in_a_sentence_how_to_start_jupyterlab(course):
+    offer(course, "python3.12")
+    make(course, "setup")
+    user(course, 0)
+    calls(course)
+    run = make(course, "lab")
+    assert run.returncode != 0
+    assert complaints(run) == [
+        "JupyterLab doesn't start as root: work as another user, or run make lab LAB_OPTIONS=--allow-root."
+    ]
+    assert calls(course) == []
+    assert make(course, "lab", "LAB_OPTIONS=--no-browser --allow-root").returncode == 0
+    assert calls(course) == ["python -m jupyterlab --notebook-dir=notebooks --no-browser --allow-root"]
+
+
+def test_options_reach_jupyterlab(course):
+    offer(course, "python3.12")
+    make(course, "setup")
+    calls(course)
+    assert make(course, "lab", "LAB_OPTIONS=--port=9999").returncode == 0
+    assert calls(course) == ["python -m jupyterlab --notebook-dir=notebooks --port=9999"]
+
+
+def test_the_benchmarks_environment_sees_the_course_s_in_a_folder_of_any_name(tmp_path):
+    course = tmp_path / "Cours d'été #1"
+    (course / "benchmarks").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", course)
+    for name in [*INPUTS, "benchmarks/requirements.txt"]:
+        (course / name).touch()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", course / ".venv"], check=True)
+    [packages] = (course / ".venv" / "lib").glob("python*/site-packages")
+    (packages / "of_the_course.py").touch()
+    (course / ".venv" / ".installed").touch()
+    environment = os.environ | {"PIP_NO_INDEX": "1"}  # there is nothing to install
+    subprocess.run(["make", ".venv-bench/.installed"], cwd=course, env=environment, check=True, capture_output=True)
+    subprocess.run([course / ".venv-bench" / "bin" / "python", "-c", "import of_the_course"], check=True)
 
 
 @pytest.mark.parametrize(
     ("target", "work"),
     [
         ("setup", "-m venv"),
+        ("setup", "--upgrade pip"),
         ("figures", "figures 1_a"),
         ("test", "--durations=15"),
         ("test", "--nbval"),
@@ -225,9 +308,9 @@ def test_a_target_fails_with_each_part_of_its_work(course, target, work):
     assert make(course, target).returncode != 0
 
 
-def test_clean_removes_what_was_made_and_needs_no_python(course):
-    made = [".venv/half-made", "figures/quick/1.png", "figures/smoke/1.png", "runs/state", ".ruff_cache/0"]
-    kept = ["figures/full/1.png", "notebooks/1_a.ipynb"]
+def test_clean_removes_what_was_installed_keeps_what_runs_have_made_and_needs_no_python(course):
+    made = [".venv/half-made", ".venv-bench/x", ".ruff_cache/0", ".mypy_cache/0", "gm_helpers.egg-info/x"]
+    kept = ["figures/quick/1.png", "figures/full/1.png", "runs/gan.state", "notebooks/1_a.ipynb", "mine.egg-info/x"]
     for name in [*made, *kept]:
         (course / name).parent.mkdir(parents=True, exist_ok=True)
         (course / name).touch()
