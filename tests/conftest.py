@@ -70,3 +70,16 @@ def independent_log_probabilities(model: ImageFlow, alpha: float = 0.05) -> torc
     tail = low > 0  # there the differences of Φ(−z) keep their digits
     cdf = Normal(0.0, 1.0).cdf
     return torch.where(tail, cdf(-low) - cdf(-high), cdf(high) - cdf(low)).log()
+
+
+class NoFloat64(torch.Tensor):
+    """Stands in for a tensor on a GPU of Apple's: it refuses float64 until it has been brought to the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        found = super().__torch_function__(function, types, args, kwargs or {})
+        if function is torch.Tensor.cpu:
+            return found.as_subclass(torch.Tensor)
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return found

@@ -36,6 +36,15 @@ def test_a_shown_figure_is_saved_with_its_alternative_text(shown, tmp_path):
         assert picture.text == {"Description": "A rising line."}  # no version of a program: new ones draw the same
 
 
+@pytest.mark.parametrize("name", ["../up", "a/b", "/tmp/a", "", ".hidden", "a b", 'a"b', "..", "-out"])
+def test_a_figure_whose_name_is_none_of_a_file_in_the_folder_is_refused(shown, tmp_path, name):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match="can't be a figure's name"):
+        figures.show(line(), name, "A rising line.", str(tmp_path / "in"))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "in"]
+    assert shown == []
+
+
 def test_the_displayed_picture_is_the_saved_one_and_carries_its_alternative_text(shown, tmp_path):
     figures.show(line(), "1.1-line", "A rising line.", str(tmp_path))
     [(content, how)] = shown

@@ -1,3 +1,4 @@
+import copy
 import math
 from itertools import pairwise
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import (
+    NoFloat64,
     independent_flow,
     independent_log_probabilities,
     log_joint_on_grid,
@@ -24,7 +26,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch.distributions import Bernoulli, Normal
 from torch.testing import assert_close
 
-from gm_helpers import metrics
+from gm_helpers import data, metrics
 from gm_helpers.data import binarize, levels
 from gm_helpers.flows import flow_2d
 from gm_helpers.metrics import (
@@ -667,3 +669,42 @@ def test_the_quality_is_of_plain_numbers_and_the_same_each_time_for_images_and_r
     samples, real, classifier, values = judged
     assert all(type(value) is float for value in values.values())
     assert sample_quality(samples.flatten(1), real.flatten(1), classifier) == values
+
+
+# ---------------------------------------------------------------- devices without float64
+
+
+def elsewhere(x):
+    return x.as_subclass(NoFloat64)
+
+
+def test_the_stand_in_for_a_device_without_float64_refuses_it():
+    x = elsewhere(torch.ones(3))
+    for wide in (lambda: x.double(), lambda: x.to(torch.float64), lambda: (x > 0).double()):
+        with pytest.raises(TypeError, match="float64"):
+            wide()
+    assert type(x.cpu().double()) is torch.Tensor
+
+
+MEASURES = {
+    "histogram": lambda place: histogram(place(torch.arange(40) % 7)).tolist(),
+    "frechet_distance": lambda place: frechet_distance(place(FEATURES[:20]), place(FEATURES[20:])),
+    "precision_and_recall": lambda place: precision_and_recall(place(FEATURES[:20]), place(FEATURES[20:])),
+    "accuracy": lambda place: accuracy(
+        DigitClassifier().eval(), place(torch.arange(10 * 785).view(10, 785).to(torch.uint8) % 10), data.grey_and_binary
+    ),
+}
+FEATURES = torch.randn(50, 4, generator=seeded(7))
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_what_is_measured_in_float64_is_brought_to_the_cpu_before(measure):
+    torch.manual_seed(0)
+    expected = measure(lambda x: x)
+    torch.manual_seed(0)
+    assert measure(elsewhere) == expected
+
+
+def test_the_quality_of_samples_is_measured_on_a_device_without_float64_too(judged):
+    samples, real, classifier = (copy.deepcopy(own).float() for own in judged[:3])
+    assert sample_quality(elsewhere(samples), elsewhere(real), classifier) == sample_quality(samples, real, classifier)

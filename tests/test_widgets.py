@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import random_images, random_vae, randomized, seeded
+from conftest import NoFloat64, random_images, random_vae, randomized, seeded
 from ipywidgets.widgets.widget import _instances as models
 from PIL import Image
 from torch.distributions import Normal, kl_divergence
@@ -679,6 +679,17 @@ def test_the_data_cannot_end_the_script(shown):
 def test_a_page_s_alternative_text_may_hold_any_character(shown):
     widgets._page("1", 'a "wide" <page> & more', b"", "latentPad", {}, "")
     assert dict(Page(shown).tags)["img"]["alt"] == 'a "wide" <page> & more'
+
+
+def test_a_page_s_name_may_hold_any_character_in_its_attribute(shown, monkeypatch):
+    monkeypatch.setattr(widgets.figures, "static", lambda *_: {})  # which allows fewer
+    widgets._page('1" onclick="x', "", b"", "latentPad", {}, "")
+    assert dict(Page(shown).tags)["div"]["data-page"] == '1" onclick="x'
+
+
+def test_codes_for_a_page_come_from_a_device_without_float64_too(shown):
+    codes = torch.tensor([[0.123, -4.5]])
+    assert widgets._rounded(codes.as_subclass(NoFloat64), 2) == [[0.12, -4.5]]
 
 
 @every_page
