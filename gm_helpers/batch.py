@@ -98,9 +98,10 @@ def check(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
         expected, own = type(defaults[name]).__name__, type(value).__name__
         if own != expected:
             raise UsageError(f"{name} must be of type {expected}, but {value!r} is of type {own}")
-        if value not in CHOICES.get(name, (value,)):
-            raise UsageError(f"unknown {name} {value!r}: choose one of {', '.join(CHOICES[name])}")
     complete = defaults | parameters
+    for name, choices in CHOICES.items():
+        if name in complete and complete[name] not in choices:
+            raise UsageError(f"unknown {name} {complete[name]!r}: choose one of {', '.join(choices)}")
     train.choose_device(complete["device"])
     files.folder(complete["figure_dir"])
     if "seed" in complete:
@@ -130,8 +131,11 @@ def _declared(path: Path) -> dict[str, Any]:
         defaults = {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()}
     except (ValueError, SyntaxError) as error:
         raise UsageError(f"{path}: the cell tagged 'parameters' may hold plain values alone ({error})") from error
-    if missing := [name for name in NEEDED if name not in defaults]:
-        raise UsageError(f"{path.stem} has no parameter {missing[0]!r}: its cell tagged 'parameters' must declare it")
+    for name in NEEDED:
+        if not isinstance(defaults.get(name), str):
+            raise UsageError(
+                f"{path.stem} has no parameter {name!r}: its cell tagged 'parameters' must declare it as text"
+            )
     return defaults
 
 

@@ -158,6 +158,8 @@ def fetch(where: Path | None = None) -> dict[str, bytes]:
             for own in new:
                 with suppress(OSError):  # it isn't empty, or was not made
                     own.rmdir()
+    for name in SHA256:
+        files.remove_left_behind(raw / name)
     return {name: _verified(_path(where, name), name) for name in SHA256}
 
 

@@ -55,9 +55,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{path.name}{OURS}"
-        _remove_left_behind(path.parent, prefix)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+        remove_left_behind(path)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{OURS}")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
@@ -73,8 +72,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def _remove_left_behind(where: Path, prefix: str) -> None:
-    for scratch in where.glob(f"{glob.escape(prefix)}*"):
+def remove_left_behind(path: Path) -> None:
+    """What killed processes left of `write_atomically` to this path, once it is old enough to be of no living one."""
+    for scratch in path.parent.glob(f".{glob.escape(path.name)}{OURS}*"):
         with suppress(OSError):  # another process removes it, or may not be disturbed by this one
             if time.time() - scratch.stat().st_mtime > LEFT_BEHIND:
                 scratch.unlink()

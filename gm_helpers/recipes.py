@@ -260,7 +260,7 @@ def _metadata(name: str, model: nn.Module, run: Run, origin: dict[str, Any]) -> 
 
 
 def rehearse(name: str, profile: str, dataset: str, seed: int, device: str, folder: Path) -> dict[str, Any]:
-    """All that can stop `ship`, tried before the first step; returns what decides the weights, as their file names it.
+    """What can stop `ship`, tried before the first step; returns what decides the weights, as their file names it.
 
     Makes the folder, and fetches the data where they are missing. Raises UsageError for what cannot be trained, for a
     folder that cannot be written, and where other weights lie, and DataError.

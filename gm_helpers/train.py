@@ -157,13 +157,9 @@ def train(
     plan |= {"images": len(pixels), "device": pixels.device.type}
     state = _State(plan, game, optimizers, generator)
     if state_file and state_file.exists():
-        state.restore(checkpoint.load_state(state_file), state_file)
+        state.restore(state_file, snapshots)
     run = state.run
     state.keep(snapshots)
-    if late := [own for own in snapshots if round(own * steps) < run.step and own not in run.snapshots]:
-        raise CheckpointError(
-            f"{state_file} is past the snapshot at {late[0]}, which it does not hold; delete it or leave that one out"
-        )
 
     game.train()
     if bfloat16 and not bfloat16_pays(pixels.device.type):
@@ -366,7 +362,9 @@ class _State:
             },
         )
 
-    def restore(self, saved: dict[str, Any], path: Path) -> None:
+    def restore(self, path: Path, snapshots: Sequence[float]) -> None:
+        """Go on from that file. Raises CheckpointError, also where it is past a snapshot that it does not hold."""
+        saved = checkpoint.load_state(path)
         other_version = (
             f"{path} is of another model, or of another version of the course; delete it or train with that one"
         )
@@ -390,6 +388,11 @@ class _State:
             _set_global_generators(saved["global_generators"], device)
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(other_version) from error
+        late = [own for own in snapshots if round(own * self.plan["steps"]) < self.run.step]
+        if missing := [own for own in late if own not in self.run.snapshots]:
+            raise CheckpointError(
+                f"{path} is past the snapshot at {missing[0]}, which it does not hold; delete it or leave that one out"
+            )
 
 
 def _global_generators(device: torch.device) -> dict[str, Tensor]:

@@ -161,6 +161,23 @@ def test_the_course_s_notebooks_are_those_that_have_a_source(tmp_path, monkeypat
         batch.find("2_b")
 
 
+@pytest.mark.parametrize(
+    ("declared", "sentence"),
+    [
+        ('profile: str = "quik"', "unknown profile 'quik': choose one of smoke, quick, full"),
+        (
+            "figure_dir = None",
+            "7_toy has no parameter 'figure_dir': its cell tagged 'parameters' must declare it as text",
+        ),
+        ("seed: int = -1", "seed must be from 0 to 4,294,967,295, but is -1"),
+    ],
+)
+def test_a_wrong_default_is_refused_as_a_wrong_value_is(make, declared, sentence):
+    with pytest.raises(UsageError) as refused:
+        batch.check(make(parameters=f"{PARAMETERS}{declared}\n"), {})
+    assert str(refused.value) == sentence
+
+
 def test_command_line_texts_are_read_by_the_declared_types(make):
     assert batch.parse(make(), {"seed": "3", "dataset": "3", "nix": "3"}) == {"seed": 3, "dataset": "3", "nix": "3"}
 

@@ -632,6 +632,18 @@ def test_a_kill_in_the_middle_of_a_fetch_leaves_whole_files_and_the_next_fetch_w
         assert fetch() == FILES
 
 
+def test_what_a_killed_fetch_left_is_removed_once_it_is_old_by_any_later_load(raw):
+    left, users = raw / f".{TRAIN_IMAGES}.gm_helpers-abcdefgh", raw / ".notes"
+    for path in (left, users):
+        path.write_text("half")
+    load("mnist", "val")
+    assert left.exists()  # a living process may be writing it
+    for path in (left, users):
+        os.utime(path, (0, 0))
+    load("mnist", "val")
+    assert (left.exists(), users.exists()) == (False, True)
+
+
 def test_two_processes_that_fetch_at_once_both_succeed(tmp_path):
     folders = [tmp_path / str(attempt) for attempt in range(10)]
     together = processes.Barrier(2)
