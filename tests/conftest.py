@@ -1,7 +1,9 @@
 """What several test files share."""
 
 import multiprocessing
+import signal
 
+import pytest
 import torch
 from torch.distributions import Bernoulli, Normal
 
@@ -11,6 +13,14 @@ from gm_helpers.vae import VAE
 # Processes that are to be killed are forked from a server that has imported torch and torchvision once for all.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["pytest", "gm_helpers.checkpoint", "gm_helpers.data", "torchvision.datasets"])
+
+
+@pytest.fixture
+def interruptible():
+    """Python's own handler of Ctrl-C, which a shell takes away from what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def seeded(seed: int) -> torch.Generator:

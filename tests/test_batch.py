@@ -282,7 +282,8 @@ def test_a_program_that_fails_is_noticed_though_its_cell_does_not(make, tmp_path
         )
 
 
-def test_what_a_notebook_prints_stays_out_of_the_terminal(make, tmp_path, capfd):
+def test_what_a_notebook_prints_stays_out_of_the_terminal(make, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # on a busy machine its number would be said
     speak = 'import os, sys, warnings; print("a"); print("b", file=sys.stderr); os.system("echo c"); warnings.warn("d")'
     batch.run(make(speak), {"figure_dir": str(tmp_path / "out")})
     assert capfd.readouterr() == ("", "")

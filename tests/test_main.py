@@ -1,6 +1,7 @@
 """The command line: one line or one sentence, and the exit code that goes with it."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -269,9 +270,10 @@ def test_help_is_printed_on_a_terminal_that_has_ascii_alone(words):
 def test_a_training_that_is_terminated_saves_its_state_and_goes_on_from_there(tmp_path):
     call = [sys.executable, "-m", "gm_helpers", "train", "flow-2d", "--profile", "full", "--out", str(tmp_path)]
     run = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for character in iter(lambda: run.stderr.read(1), ""):  # of the progress bar, which begins with the first step
-        if character == "%":
-            break
+    shown = ""
+    while not re.search(r" [1-9]\d*/20000 ", shown):  # in the progress bar: it is at work
+        shown += run.stderr.read(1)
+        assert run.poll() is None, shown
     run.terminate()
     out, err = run.communicate(timeout=60)
     assert run.returncode == 143, err
@@ -280,7 +282,7 @@ def test_a_training_that_is_terminated_saves_its_state_and_goes_on_from_there(tm
     assert f"flow-2d was stopped at step {step:,} of 20,000" in out
 
 
-def test_a_run_of_a_notebook_that_is_terminated_or_interrupted_leaves_nothing_and_says_nothing(tmp_path):
+def test_a_run_of_a_notebook_that_is_terminated_or_interrupted_leaves_nothing_and_says_nothing(tmp_path, interruptible):
     path = tmp_path / "7_toy.ipynb"
     book = nbformat.read(batch.NOTEBOOKS / "1_vae.ipynb", as_version=4)
     parameters = next(cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))

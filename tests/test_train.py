@@ -546,14 +546,6 @@ def test_the_progress_bar_changes_at_most_once_a_second(capsys):
     assert capsys.readouterr().err.count("\r") <= run.seconds + 3  # one more at the start and two at the end
 
 
-@pytest.fixture
-def interruptible():
-    """Python's own handler of Ctrl-C, which a shell takes away from what it starts in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_a_second_ctrl_c_interrupts_as_usual(tmp_path, interruptible):
     def twice(step):
         for _ in range(2 * (step == 31)):
