@@ -106,9 +106,10 @@ def _data(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     out = files.folder(options.out)
     rest = options.profile, options.dataset, options.seed, options.device, out
-    for name in options.names:  # all of them before the first hour
+    names = list(dict.fromkeys(options.names))
+    for name in names:  # all of them before the first hour
         recipes.rehearse(name, *rest)
-    for name in options.names:
+    for name in names:
         metadata = recipes.ship(name, *rest)
         print(f"{out / name}.safetensors: {json.dumps(metadata['metrics'])} after {metadata['seconds']} s")
 
@@ -141,5 +142,7 @@ def _notebooks(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of all that cleans up
+    for number in (signal.SIGTERM, train.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, lambda own, _: sys.exit(128 + own))  # by way of all that cleans up
     sys.exit(main())

@@ -33,6 +33,7 @@ NOTEBOOKS = ROOT / "notebooks"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 CELL_TIMEOUT = 4 * 3600  # seconds: far above any training; a message of the kernel that is lost would wait for ever
 OTHERS_WATCHED = 1.0  # seconds in which this process rests, to see what others take
+CHAINED = r"Traceback .*\n(?: .*\n)*.*\n\n(?:During handling of|The above exception) .*\n\n(?=Traceback )"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 CHOICES = {"profile": recipes.PROFILES, "dataset": data.DATASETS, "weights": ("shipped", "fresh")}
@@ -103,7 +104,8 @@ def check(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
         if name in complete and complete[name] not in choices:
             raise UsageError(f"unknown {name} {complete[name]!r}: choose one of {', '.join(choices)}")
     train.choose_device(complete["device"])
-    files.folder(complete["figure_dir"])
+    if complete["figure_dir"]:
+        files.folder(complete["figure_dir"])
     if "seed" in complete:
         train.check_seed(complete["seed"])
     return complete
@@ -230,6 +232,11 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
         else:
             what = "the kernel died" if isinstance(error, DeadKernelError) else f"no end after {CELL_TIMEOUT:,} s"
         raise NotebookError(f"{path.stem}, cell {last}: {what}") from error
+    except RuntimeError as error:
+        if "Kernel died" not in str(error):
+            raise
+        said = errors.read_text(errors="replace").splitlines()[-1:]
+        raise NotebookError(f"{path.stem}: the kernel doesn't start{''.join(f' ({own})' for own in said)}") from error
     finally:
         _tell("")
     for problem in _problems(book, errors.read_text(errors="replace")):
@@ -271,6 +278,7 @@ def _problems(book: NotebookNode, errors: str) -> Iterator[str]:
                 yield f"cell {number}: {output.ename}: {output.evalue}".rstrip(": ")
         if cell.execution_count is None:
             yield f"cell {number} was not run"
+    errors = re.sub(CHAINED, "", errors)  # of errors that led to one another the last is named
     names = {Path(get_file_name(cell.source)).name: f"cell {number}" for number, cell in enumerate(cells, 1)}
     for before, frames, last in re.findall(r"(.*)\nTraceback .*\n((?: .*\n)*)(.*)", f"\n{errors}"):
         if not before.startswith("Exception ignored"):  # a complaint at the interpreter's end

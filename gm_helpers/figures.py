@@ -5,7 +5,6 @@ import io
 import re
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import matplotlib.pyplot as plt
@@ -16,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from gm_helpers.files import write_atomically
+from gm_helpers import files
 
 # Okabe & Ito's colours, told apart with every common colour vision; yellow is left out, it is too light for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -74,8 +73,9 @@ def static(png: bytes, name: str, alt: str, figure_dir: str = "") -> dict[str, A
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise ValueError(f"{name!r} can't be a figure's name: a letter or digit, then also '.', '-' and '_'")
     if figure_dir:
-        write_atomically(Path(figure_dir) / f"{name}.png", png)
-        write_atomically(Path(figure_dir) / f"{name}.txt", f"{alt}\n".encode())
+        where = files.folder(figure_dir)
+        files.write_atomically(where / f"{name}.png", png)
+        files.write_atomically(where / f"{name}.txt", f"{alt}\n".encode())
     return {"image/png": png, "text/plain": alt}
 
 

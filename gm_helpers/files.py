@@ -27,6 +27,8 @@ def folder(text: str | Path) -> Path:
 
     Raises UsageError for the address of something that is no folder here, such as "s3://…".
     """
+    if not str(text):
+        raise UsageError("an empty name is no folder: give one, such as . for this folder")
     if "://" in str(text):
         raise UsageError(f"{text} is an address on a network: name a folder of this machine")
     try:

@@ -21,6 +21,7 @@ from gm_helpers.checkpoint import CheckpointError
 from gm_helpers.files import CourseError, UsageError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+SIGHUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # of a terminal that is closed; Windows has none
 LARGEST_SEED = 2**32 - 1  # what NumPy takes too
 LOGS = 50  # rows of history in a run
 SAVE_EVERY = 60.0  # seconds between checkpoints
@@ -136,10 +137,13 @@ def train(
     Where the device is slower in bfloat16, or nothing compiles, a printed sentence says that the run does without.
     validation: images on which the losses are logged too, by the weights that are trained, not the averaged ones.
     snapshots: fractions of the run, 0 to 1. state_file: keeps the run's state; if it exists the run goes on from it.
-    Ctrl-C ends the run after the current step, SIGTERM besides the process. Raises UsageError, DivergenceError, and
-    CheckpointError for an unusable state file.
+    Ctrl-C ends the run after the current step, SIGTERM and SIGHUP then end the process too. Raises UsageError,
+    DivergenceError, and CheckpointError for an unusable state file.
     """
-    _check(steps, batch_size, learning_rate, average, seed, snapshots)
+    plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay}
+    plan |= {"betas": betas, "average": average, "bfloat16": bfloat16, "compiled": compiled, "seed": seed}
+    plan |= {"images": len(pixels), "device": pixels.device.type}
+    _check(plan, snapshots, validation)
     players = game.players()  # type: ignore[operator]
     parameters = {
         name: [own for own in module.parameters() if own.requires_grad] for name, (module, _) in players.items()
@@ -152,9 +156,6 @@ def train(
     if not optimizers:
         raise UsageError(f"{title}: there is nothing to train, because no weight requires a gradient")
     generator = torch.Generator(pixels.device).manual_seed(seed)
-    plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay}
-    plan |= {"betas": betas, "average": average, "bfloat16": bfloat16, "compiled": compiled, "seed": seed}
-    plan |= {"images": len(pixels), "device": pixels.device.type}
     state = _State(plan, game, optimizers, generator)
     if state_file and state_file.exists():
         state.restore(state_file, snapshots)
@@ -203,25 +204,28 @@ def train(
     game.load_state_dict(state.weights())
     if not run.finished:
         print(f"{title} was stopped at step {run.step:,} of {steps:,}; the model keeps what it has learnt.", flush=True)
-    if signal.SIGTERM in signals:
-        signal.raise_signal(signal.SIGTERM)
+    for number in signals:
+        if number != signal.SIGINT:
+            signal.raise_signal(number)
     return run
 
 
-def _check(
-    steps: int, batch_size: int, learning_rate: float, average: float, seed: int, snapshots: Sequence[float]
-) -> None:
+def _check(plan: dict[str, Any], snapshots: Sequence[float], validation: Tensor | None) -> None:
     """Raises UsageError for a value with which nothing can be trained."""
-    check_seed(seed)
-    for name, value, fits, allowed in (
-        ("steps", steps, steps >= 1, "at least 1"),
-        ("batch_size", batch_size, batch_size >= 1, "at least 1"),
-        ("learning_rate", learning_rate, 0 < learning_rate < math.inf, "above 0 and finite"),
-        ("average", average, 0 <= average < 1, "from 0 to below 1"),
-        ("snapshots", snapshots, all(0 <= own <= 1 for own in snapshots), "fractions of the run, from 0 to 1"),
-    ):
-        if not fits:
-            raise UsageError(f"{name} must be {allowed}, but is {value}")
+    check_seed(plan["seed"])
+    conditions: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "steps": ("a whole number, at least 1", lambda own: own >= 1 and own == int(own)),
+        "batch_size": ("a whole number, at least 1", lambda own: own >= 1 and own == int(own)),
+        "learning_rate": ("above 0 and finite", lambda own: 0 < own < math.inf),
+        "average": ("from 0 to below 1", lambda own: 0 <= own < 1),
+        "images": ("at least one", lambda own: own >= 1),
+        "validation images": ("at least one", lambda own: own >= 1),
+        "snapshots": ("fractions of the run, from 0 to 1", lambda own: all(0 <= one <= 1 for one in own)),
+    }
+    values = plan | {"snapshots": snapshots, "validation images": 1 if validation is None else len(validation)}
+    for name, (allowed, fits) in conditions.items():
+        if not fits(values[name]):
+            raise UsageError(f"{name} must be {allowed}, but is {values[name]}")
 
 
 def _compiled(game: nn.Module, mode: str, title: str) -> Forwards:
@@ -378,6 +382,8 @@ class _State:
             )
         device = self.generator.device
         try:
+            if saved["run"].keys() != vars(Run()).keys():
+                raise KeyError("run")
             self.run = Run(**saved["run"])
             self.sums = {player: {key: v.to(device) for key, v in own.items()} for player, own in saved["sums"].items()}
             self.game.load_state_dict(saved["model"])
@@ -415,13 +421,15 @@ def _set_global_generators(states: dict[str, Tensor], device: torch.device) -> N
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are put down in a list, so that no step is cut in half; a second one acts as usual."""
+    """Signals that end a run are put down in a list, so that no step is cut in half; a second one acts as usual."""
     signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only there can Python handle signals
         yield signals
         return
     # None stands for a handler that was not set from Python, which can't be set again
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM, SIGHUP)}
+    if before[SIGHUP] is signal.SIG_IGN:  # as nohup wants it
+        del before[SIGHUP]
 
     def ask(number: int, _: Any) -> None:
         signals.append(number)

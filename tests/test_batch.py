@@ -249,6 +249,14 @@ def traceback(source, error, chained=""):
         (traceback("a", "KeyError: 1") + traceback("c", "OSError"), ["cell 1: KeyError: 1", "cell 3: OSError"]),
         (traceback("elsewhere", "KeyError: 1"), ["a thread or program: KeyError: 1"]),
         ("Traceback (most recent call last):\n  File 'x'\n", ["a thread or program: an error without a name"]),
+        (
+            traceback("a", "KeyError: 1")
+            + "\nDuring handling of the above exception, another exception occurred:\n\n"
+            + traceback("b", "OSError: 2")
+            + "\nThe above exception was the direct cause of the following exception:\n\n"
+            + traceback("c", "ValueError: 3"),
+            ["cell 3: ValueError: 3"],
+        ),
         (traceback("a", "KeyError: 1", "Exception ignored in: <function f at 0x1>\n"), []),
     ],
 )
@@ -299,6 +307,14 @@ def test_a_kernel_is_of_this_python_whatever_else_is_called_python3(make, tmp_pa
     batch.run(make("import sys; print(sys.executable)"), {"figure_dir": str(tmp_path / "out")})
     book = nbformat.read(tmp_path / "out" / "notebooks" / "7_toy.ipynb", as_version=4)
     assert book.cells[-1].outputs[0].text == f"{sys.executable}\n"
+
+
+def test_a_kernel_that_does_not_start_is_said_with_its_reason(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "make_ipkernel_cmd", lambda: [sys.executable, "-c", "import nothing_of_that_name"])
+    sentence = r"^7_toy: the kernel doesn't start \(ModuleNotFoundError: No module named 'nothing_of_that_name'\)$"
+    with pytest.raises(batch.NotebookError, match=sentence):
+        batch.run(make("1"), {"figure_dir": str(tmp_path / "out")})
+    assert list((tmp_path / "out").glob(".*")) == []
 
 
 class Terminal(io.StringIO):

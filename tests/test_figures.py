@@ -11,6 +11,7 @@ from PIL import Image as Picture
 from PIL import ImageChops
 
 from gm_helpers import figures
+from gm_helpers.files import UsageError
 
 
 @pytest.fixture
@@ -43,6 +44,14 @@ def test_a_figure_whose_name_is_none_of_a_file_in_the_folder_is_refused(shown, t
         figures.show(line(), name, "A rising line.", str(tmp_path / "in"))
     assert list(tmp_path.rglob("*")) == [tmp_path / "in"]
     assert shown == []
+
+
+def test_the_folder_may_be_meant_from_home_and_an_address_is_none(shown, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    figures.show(line(), "1.1-line", "A rising line.", "~/figures")
+    assert (tmp_path / "figures" / "1.1-line.png").exists()
+    with pytest.raises(UsageError, match=r"^s3://x is an address on a network"):
+        figures.show(line(), "1.1-line", "A rising line.", "s3://x")
 
 
 def test_the_displayed_picture_is_the_saved_one_and_carries_its_alternative_text(shown, tmp_path):

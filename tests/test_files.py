@@ -163,6 +163,11 @@ def test_a_folder_is_meant_from_where_it_is_named_and_from_home(tmp_path, monkey
     assert folder(tmp_path) == tmp_path
 
 
+def test_an_empty_name_is_no_folder():
+    with pytest.raises(UsageError, match=r"^an empty name is no folder: give one"):
+        folder("")
+
+
 @pytest.mark.parametrize("text", ["s3://bucket/figures", "gs://x", "https://host/x", "~nobody-of-that-name/x"])
 def test_an_address_and_the_home_of_nobody_are_no_folders(text):
     with pytest.raises(UsageError, match=rf"^{text} is .*: name (a|another) folder"):

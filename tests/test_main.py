@@ -206,7 +206,7 @@ def test_train_passes_its_options_on_for_each_name(command, monkeypatch, tmp_pat
     monkeypatch.setattr(recipes, "rehearse", lambda *options: tried.append(options))
     monkeypatch.setattr(recipes, "ship", ship)
     options = ["--profile", "smoke", "--dataset", "digits", "--seed", 5, "--device", "cuda", "--out", tmp_path]
-    code, out, err = command("train", "vae-2d", "vae-20d", *options)
+    code, out, err = command("train", "vae-2d", "vae-20d", "vae-2d", *options)
     names = ("vae-2d", "vae-20d")
     assert (code, err) == (0, "")
     assert out == "".join(f'{tmp_path / name}.safetensors: {{"bpd": 1.5}} after 2 s\n' for name in names)

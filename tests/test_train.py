@@ -428,7 +428,8 @@ def altered(path, **changes):
         {
             "global_generators": [torch.get_rng_state(), torch.get_rng_state()]
         },  # of a version that kept those of all GPUs
-        {"run": {"step": 9, "unknown": 1}},
+        {"run": {**vars(loop.Run(step=9)), "unknown": 1}},
+        {"run": {key: value for key, value in vars(loop.Run(step=9)).items() if key != "step"}},
         {"run": []},
         {"plan": []},
         {"sums": {"forger": 3}},
@@ -519,26 +520,34 @@ class Terminated(Exception):  # noqa: N818
     """What the test's own handler of SIGTERM raises."""
 
 
-@pytest.fixture
-def terminable():
+@contextlib.contextmanager
+def handled(number, handler):
+    before = signal.signal(number, handler)
+    yield
+    assert signal.signal(number, before) is handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_save_after_the_whole_step_before_they_end_the_process(
+    number, tmp_path, uninterrupted, capsys
+):
     def terminate(*_):
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate)
-    yield
-    assert signal.signal(signal.SIGTERM, before) is terminate
-
-
-@pytest.mark.usefixtures("terminable")
-def test_sigterm_saves_after_the_whole_step_before_it_ends_the_process(tmp_path, uninterrupted, capsys):
     torch.manual_seed(5)
-    game = Rivals(lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 40 else None)
-    with pytest.raises(Terminated):
+    game = Rivals(lambda step: os.kill(os.getpid(), number) if step == 40 else None)
+    with handled(number, terminate), pytest.raises(Terminated):
         quickly(game, state_file=tmp_path / "s")
     assert load_state(tmp_path / "s")["run"]["step"] == 40
     assert "was stopped at step 40 of 100" in capsys.readouterr().out
     quickly(Rivals(), state_file=tmp_path / "s")
     assert same(all_but_the_time(tmp_path / "s"), uninterrupted)
+
+
+def test_a_run_under_nohup_goes_on_when_its_terminal_is_closed():
+    game = Rivals(lambda step: os.kill(os.getpid(), signal.SIGHUP) if step == 40 else None)
+    with handled(signal.SIGHUP, signal.SIG_IGN):
+        assert quickly(game).finished
 
 
 def test_the_progress_bar_changes_at_most_once_a_second(capsys):
@@ -1098,9 +1107,13 @@ def test_a_run_that_diverged_is_not_given_back_when_it_is_interrupted(where):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"steps": -1}, "steps must be at least 1, but is -1"),
-        ({"steps": 0}, "steps must be at least 1, but is 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
+        ({"steps": -1}, "steps must be a whole number, at least 1, but is -1"),
+        ({"steps": 0}, "steps must be a whole number, at least 1, but is 0"),
+        ({"steps": 1.5}, "steps must be a whole number, at least 1, but is 1.5"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 1, but is 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number, at least 1, but is 2.5"),
+        ({"pixels": PIXELS[:0]}, "images must be at least one, but is 0"),
+        ({"validation": PIXELS[:0]}, "validation images must be at least one, but is 0"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0 and finite, but is 0.0"),
         ({"learning_rate": math.nan}, "learning_rate must be above 0 and finite, but is nan"),
         ({"learning_rate": math.inf}, "learning_rate must be above 0 and finite, but is inf"),
