@@ -61,6 +61,8 @@ def run(notebook: str | Path, parameters: dict[str, Any]) -> list[Path]:
         raise UsageError(f"the executed notebook would replace {path}: choose another figure_dir")
     with publish.scratch(target, path.stem, "choose another figure_dir") as scratch:
         publish.make(executed.parent, "choose another figure_dir")
+        if executed.is_dir():
+            raise UsageError(f"{executed} is a folder, where the notebook is to go: choose another figure_dir")
         with _a_thread_for_each_idle_core():
             _execute(path, scratch / path.name, {**parameters, "figure_dir": str(scratch / "figures")})
         drawn = {str(own.relative_to(scratch / "figures")): own for own in (scratch / "figures").rglob("*")}
@@ -97,7 +99,7 @@ def check(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
         if name not in defaults:
             raise UsageError(f"{path.stem} has no parameter {name!r}: choose among {', '.join(defaults)}")
         expected, own = type(defaults[name]).__name__, type(value).__name__
-        if own != expected:
+        if own != expected and defaults[name] is not None:
             raise UsageError(f"{name} must be of type {expected}, but {value!r} is of type {own}")
     complete = defaults | parameters
     for name, choices in CHOICES.items():

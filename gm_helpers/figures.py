@@ -71,7 +71,9 @@ def show(figure: Figure, name: str, alt: str, figure_dir: str = "") -> None:
 def static(png: bytes, name: str, alt: str, figure_dir: str = "") -> dict[str, Any]:
     """An output's picture with its alternative text; with a folder, both are saved as NAME.png and NAME.txt."""
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ValueError(f"{name!r} can't be a figure's name: a letter or digit, then also '.', '-' and '_'")
+        raise ValueError(
+            f"{name!r} can't be a figure's name: take letters, digits, '-', '_' and '.', a letter or digit first"
+        )
     if figure_dir:
         where = files.folder(figure_dir)
         files.write_atomically(where / f"{name}.png", png)

@@ -139,6 +139,7 @@ class ActNorm(nn.Module):
 
     The first batch in training sets them so that each position of z has mean 0 and deviation about 1 (Kingma &
     Dhariwal 2018, section 3.1, with one pair for each channel): what follows then begins with data of the right size.
+    Frozen, it stays as it is.
     """
 
     def __init__(self, shape: tuple[int, ...]):
@@ -147,7 +148,7 @@ class ActNorm(nn.Module):
         self.untouched = True  # a plain flag, because looking at a tensor would make the GPU wait in every step
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.training and self.untouched:
+        if self.training and self.untouched and self.shift.requires_grad:
             with torch.no_grad():  # in place, because others may hold these tensors already
                 self.shift.copy_(-x.mean(0))
                 self.log_scale.copy_(-(x.std(0, correction=0) + 0.01).log())

@@ -47,6 +47,9 @@ def scratch(target: Path, stem: str, advice: str) -> Iterator[Path]:
         (own / "figures").mkdir()
         try:
             yield own
+        except OSError as error:
+            error.filename = error.filename or str(target)  # a full disk names none
+            raise
         finally:
             if (own / MARK).exists():
                 shutil.rmtree(own)

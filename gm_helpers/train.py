@@ -382,14 +382,15 @@ class _State:
             )
         device = self.generator.device
         try:
-            if saved["run"].keys() != vars(Run()).keys():
-                raise KeyError("run")
             self.run = Run(**saved["run"])
+            if {key: type(own) for key, own in saved["run"].items()} != {k: type(v) for k, v in vars(Run()).items()}:
+                raise TypeError("run")
             self.sums = {player: {key: v.to(device) for key, v in own.items()} for player, own in saved["sums"].items()}
-            self.game.load_state_dict(saved["model"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(saved["optimizers"][name])
             self.averages = {key: tensor.to(device) for key, tensor in saved["averages"].items()}
+            self.game.load_state_dict(self.weights())  # tried, because the averages are needed at the end alone
+            self.game.load_state_dict(saved["model"])
             self.generator.set_state(saved["generator"])
             _set_global_generators(saved["global_generators"], device)
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:

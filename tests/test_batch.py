@@ -116,6 +116,12 @@ def test_a_parameter_without_a_declared_type_has_that_of_its_default(make):
         batch.check(path, batch.parse(path, {"rate": "fast"}))
 
 
+@pytest.mark.parametrize(("text", "value"), [("3", 3), ("three", "three"), ("None", None)])
+def test_a_parameter_whose_default_is_nothing_takes_anything(make, text, value):
+    path = make(parameters=f"{PARAMETERS}limit = None  # limit\n")
+    assert batch.check(path, batch.parse(path, {"limit": text}))["limit"] == value
+
+
 def test_a_notebook_without_a_cell_of_parameters_is_refused_with_what_it_must_declare(tmp_path):
     nbformat.write(new_notebook(cells=[new_code_cell("1 / 0")]), tmp_path / "scratch.ipynb")
     for parameters in ({}, {"seed": 1}):
@@ -453,7 +459,27 @@ def test_a_file_in_the_place_of_a_folder_is_refused_before_the_run(make, tmp_pat
     assert no_kernel == []
 
 
-@pytest.mark.parametrize("place", ["7.1-a.png", "notebooks/7_toy.ipynb", "7_toy.figures.json"])
+def test_a_folder_in_the_place_of_the_executed_notebook_is_refused_before_the_run(make, tmp_path, no_kernel):
+    place = tmp_path / "out" / "notebooks" / "7_toy.ipynb"
+    place.mkdir(parents=True)
+    with pytest.raises(
+        UsageError, match=rf"^{place} is a folder, where the notebook is to go: choose another figure_dir$"
+    ):
+        batch.run(make(), {"figure_dir": str(tmp_path / "out")})
+    assert no_kernel == []
+
+
+def test_a_full_disk_is_said_with_the_folder(make, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(batch, "_execute", full)
+    with pytest.raises(OSError, match="No space") as failed:
+        batch.run(make(), {"figure_dir": str(tmp_path / "out")})
+    assert failed.value.filename == str(tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", ["7.1-a.png", "7_toy.figures.json"])
 def test_where_a_folder_has_a_file_s_name_the_figures_are_kept_and_named(make, tmp_path, place):
     out = tmp_path / "out"
     (out / place).mkdir(parents=True)

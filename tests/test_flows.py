@@ -338,6 +338,21 @@ def test_later_training_batches_leave_actnorm_as_it_is():
     assert all(torch.equal(tensor, before[key]) for key, tensor in layer.state_dict().items())
 
 
+def test_a_frozen_actnorm_stays_as_it_is_and_sets_itself_once_it_is_free():
+    layer = ActNorm((2,)).double().requires_grad_(False)
+    x = 4 + normal(20, 2)
+    assert torch.equal(layer(x)[0], x)
+    z, _ = layer.requires_grad_(True)(x)
+    assert_close(z.mean(0), torch.zeros(2).double())
+
+
+def test_setting_itself_actnorm_keeps_the_tensors_that_others_hold():
+    layer = ActNorm((2,)).double()
+    held = [layer.shift.data, layer.log_scale.data]
+    layer(4 + 3 * normal(20, 2))
+    assert all(own.abs().min() > 0.1 for own in held)
+
+
 def test_in_eval_mode_actnorm_begins_as_the_identity_and_stays_it():
     layer, x = ActNorm((2, 3, 2)).double().eval(), wide(40, seed=1)
     for _ in range(2):
