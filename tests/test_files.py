@@ -121,6 +121,14 @@ def test_the_next_write_removes_what_killed_writes_left_long_ago_and_nothing_els
     assert {new, other} < before
 
 
+def test_what_is_left_of_one_file_is_not_taken_for_that_of_another_whose_name_is_a_pattern(tmp_path):
+    left = tmp_path / ".a.gm_helpers-12345678"
+    left.touch()
+    os.utime(left, (0, 0))
+    write_atomically(tmp_path / "[a]", b"new")
+    assert left.exists()
+
+
 def test_a_full_disk_is_named_with_the_file_that_was_to_be_written(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
