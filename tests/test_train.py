@@ -890,11 +890,17 @@ def test_a_run_says_in_which_precisions_it_was_trained(monkeypatch, tmp_path):
         (40, True, ["bfloat16"]),
         (20, False, ["bfloat16", "float32"]),
         (0, True, ["bfloat16", "float32"]),
-        (0, False, ["bfloat16", "float32"]),  # finished: nothing was done in this one
     ]:
         monkeypatch.setattr(loop, "bfloat16_pays", lambda device, pays=pays: pays)
         game, settings = products_until(until), {"validation": None, "snapshots": (), "state_file": tmp_path / "s"}
         assert quickly(game, prepare=as_float32, bfloat16=True, **settings).precisions == told
+
+
+def test_a_finished_run_says_nothing_of_the_machine_that_reads_it(monkeypatch, tmp_path):
+    for pays in (True, False):
+        monkeypatch.setattr(loop, "bfloat16_pays", lambda device, pays=pays: pays)
+        run = quickly(products(), prepare=as_float32, bfloat16=True, state_file=tmp_path / "s")
+        assert run.precisions == ["bfloat16"]
 
 
 @pytest.mark.parametrize(
