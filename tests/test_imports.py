@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,21 +8,8 @@ import pytest
 
 import gm_helpers
 
-ORDER = [
-    "data",
-    "checkpoint",
-    "train",
-    "figures",
-    "nn",
-    "exact",
-    "vae",
-    "gan",
-    "flows",
-    "metrics",
-    "recipes",
-    "widgets",
-]
-ORDER += ["batch", "__main__"]
+CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+ORDER = re.findall(r"^    (\w+)\.py ", CONTRIBUTING, flags=re.MULTILINE)  # "a module imports only modules above it"
 FILES = sorted(path for path in Path(gm_helpers.__file__).parent.glob("*.py") if path.stem != "__init__")
 
 
@@ -35,6 +23,10 @@ def test_a_module_imports_only_modules_below_it(path):
         elif isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("gm_helpers.")}
     assert imported <= set(ORDER[: ORDER.index(path.stem)])
+
+
+def test_every_module_has_its_line_in_contributing():
+    assert sorted(ORDER) == [path.stem for path in FILES]
 
 
 def test_training_needs_no_notebook_and_no_plotting_package():
