@@ -328,27 +328,25 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_is_told_which_cell_is_at_work_and_under_which_heading(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setenv("COLUMNS", "60")
-    cells = "# Title\n\ntext", "a = 1", "## 7.1 What is this?\n\n### 7.1a Really", "", "a", f"# {'long ' * 20}", "a"
-    batch.run(make(*cells), {"figure_dir": str(tmp_path / "out")})
-    told = sys.stderr.getvalue().split("\r\x1b[K")
-    assert told == [
-        "",
-        "7_toy: cell 1 of 4",
-        "7_toy: cell 2 of 4, Title",
-        "7_toy: cell 3 of 4, 7.1a Really",
-        f"7_toy: cell 4 of 4, {'long ' * 20}"[:59],
-        "",
-    ]
-
-
-def test_the_line_of_a_failed_run_is_wiped(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
+def test_each_cell_is_told_with_the_heading_that_it_stands_under_and_the_line_is_wiped_at_the_end(
+    make, tmp_path, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(batch, "_tell", told.append)
+    cells = "# Title\n\ntext", "a = 1", "## 7.1 What is this?\n\n### 7.1a Really", "", "a", "1 / 0"
     with pytest.raises(batch.NotebookError):
-        batch.run(make("1 / 0"), {"figure_dir": str(tmp_path / "out")})
-    assert sys.stderr.getvalue().endswith("7_toy: cell 2 of 2\r\x1b[K")
+        batch.run(make(*cells), {"figure_dir": str(tmp_path / "out")})
+    cells = "7_toy: cell 1 of 4", "7_toy: cell 2 of 4, Title"
+    assert told == [*cells, "7_toy: cell 3 of 4, 7.1a Really", "7_toy: cell 4 of 4, 7.1a Really", ""]
+
+
+def test_a_line_takes_the_place_of_the_last_one_on_a_terminal_only(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    for kind, written in ((Terminal, f"\r\x1b[K{'long ' * 4}"[:-1] + "\r\x1b[K"), (io.StringIO, "")):
+        monkeypatch.setattr(sys, "stderr", kind())
+        batch._tell("long " * 9)
+        batch._tell("")
+        assert sys.stderr.getvalue() == written
 
 
 # What may lie in a folder that a user names: names like ours, and like those of our scratch folders.
