@@ -107,6 +107,8 @@ def _train(options: argparse.Namespace) -> None:
     out = files.folder(options.out)
     rest = options.profile, options.dataset, options.seed, options.device, out
     names = list(dict.fromkeys(options.names))
+    for name in names:
+        recipes.check(name, *rest[:-1])
     for name in names:  # all of them before the first hour
         recipes.rehearse(name, *rest)
     for name in names:
@@ -124,7 +126,10 @@ def _figures(options: argparse.Namespace) -> None:
     from gm_helpers import batch  # papermill and jupytext, which a machine that only trains need not have
 
     texts = dict(options.p) | ({} if options.profile is None else {"profile": options.profile})
-    paths = [batch.find(name) for name in options.notebooks or batch.course()]
+    paths = [batch.find(name) for name in dict.fromkeys(options.notebooks or batch.course())]
+    if twice := [path for path in paths if [own.stem for own in paths].count(path.stem) > 1]:
+        names = " and ".join(map(str, twice))
+        raise UsageError(f"{names} would replace each other's figures: run them one by one, with a figure_dir for each")
     plans = [(path, batch.check(path, batch.parse(path, texts))) for path in paths]
     for path, parameters in plans:
         data.choose(parameters["dataset"])  # says on the terminal, too, when it has to be digits

@@ -57,7 +57,7 @@ def run(notebook: str | Path, parameters: dict[str, Any]) -> list[Path]:
     parameters = check(path, parameters)
     target = files.folder(parameters["figure_dir"] or ROOT / "figures" / parameters["profile"])
     executed = target / "notebooks" / path.name
-    if executed.resolve() == path.resolve():
+    if os.path.realpath(executed) == os.path.realpath(path):
         raise UsageError(f"the executed notebook would replace {path}: choose another figure_dir")
     with publish.scratch(target, path.stem, "choose another figure_dir") as scratch:
         publish.make(executed.parent, "choose another figure_dir")

@@ -18,7 +18,7 @@ from pathlib import Path
 from gm_helpers import files
 from gm_helpers.files import UsageError
 
-MARK = "gm_helpers-scratch"  # a file that makes its folder one that a later run may remove
+MARK = "gm_helpers-scratch"  # a file that makes its folder one that a later run of the stem in it may remove
 Manifest = dict[str, list[str]]  # file -> SHA-256 of what a run put there or, while it is publishing, is about to
 
 
@@ -41,14 +41,16 @@ def scratch(target: Path, stem: str, advice: str) -> Iterator[Path]:
     busy = f"another run of {stem} writes to {target}: wait for it, or {advice}"
     with files.alone(target / f"{prefix}lock", busy):
         for mark in target.glob(f"{glob.escape(prefix)}*/{MARK}"):
-            shutil.rmtree(mark.parent)
+            if mark.read_text(encoding="utf-8") == stem:  # the pattern fits those of "a-b" for the stem "a" too
+                shutil.rmtree(mark.parent)
         own = Path(tempfile.mkdtemp(dir=target, prefix=prefix))
-        (own / MARK).touch()
+        (own / MARK).write_text(stem, encoding="utf-8")
         (own / "figures").mkdir()
         try:
             yield own
         except OSError as error:
-            error.filename = error.filename or str(target)  # a full disk names none
+            if error.errno is not None:
+                error.filename = error.filename or str(target)  # a full disk names none
             raise
         finally:
             if (own / MARK).exists():
@@ -98,8 +100,8 @@ def _keep(place: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file; nothing for what is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    """SHA-256 of a file; nothing for what is none, or a link."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() and not path.is_symlink() else ""
 
 
 def _read(manifest: Path) -> Manifest:

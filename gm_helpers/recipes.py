@@ -223,7 +223,8 @@ def ship(name: str, profile: str, dataset: str, seed: int, device: str, folder: 
     origin = rehearse(name, profile, dataset, seed, device, folder)
     target, state_file = folder / f"{name}.safetensors", folder / f"{name}.state"
     busy = f"{name} is being trained into {folder} already: wait for that, or choose another folder by --out"
-    with files.alone(folder / f".{name}.lock", busy):
+    with files.alone(folder / f"{files.OURS}{name}-lock", busy):
+        rehearse(name, profile, dataset, seed, device, folder)  # another process may have ended meanwhile
         model, run = fit(name, profile, dataset, seed, device, state_file=state_file)
         if not run.finished:
             raise KeyboardInterrupt

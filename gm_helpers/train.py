@@ -84,6 +84,8 @@ def _computes(name: str) -> str | None:
 
 def check_seed(seed: int) -> None:
     """Raises UsageError for a number that not every generator takes as a seed."""
+    if not isinstance(seed, int):
+        raise UsageError(f"seed must be a whole number, but is {seed!r}")
     if not 0 <= seed <= LARGEST_SEED:
         raise UsageError(f"seed must be from 0 to {LARGEST_SEED:,}, but is {seed:,}")
 

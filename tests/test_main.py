@@ -189,6 +189,16 @@ def test_all_notebooks_that_have_a_source_are_run_where_none_is_named(command, r
     assert runs == [("1_a", "quick", 0), ("2_b", "quick", 0), ("3_c", "quick", 0)]
 
 
+def test_two_notebooks_of_one_name_are_refused_and_one_named_twice_is_run_once(command, runs, tmp_path):
+    (tmp_path / "b").mkdir()
+    shutil.copy(tmp_path / "1_a.ipynb", tmp_path / "b" / "1_a.ipynb")
+    code, _, err = command("figures", "1_a", tmp_path / "b" / "1_a.ipynb")
+    assert (code, runs) == (2, [])
+    assert "would replace each other's figures: run them one by one" in err
+    assert command("figures", "1_a", "1_a")[0] == 0
+    assert len(runs) == 1
+
+
 def test_nothing_is_run_where_one_notebook_of_several_is_asked_wrongly(command, runs):
     code, out, err = command("figures", "1_a", "3_c", "-p", "weights", "fresh")
     assert (code, out) == (2, "")
@@ -203,6 +213,7 @@ def test_train_passes_its_options_on_for_each_name(command, monkeypatch, tmp_pat
         calls.append((*options, len(tried)))
         return {"metrics": {"bpd": 1.5}, "seconds": 2}
 
+    monkeypatch.setattr(recipes, "check", lambda *_: None)
     monkeypatch.setattr(recipes, "rehearse", lambda *options: tried.append(options))
     monkeypatch.setattr(recipes, "ship", ship)
     options = ["--profile", "smoke", "--dataset", "digits", "--seed", 5, "--device", "cuda", "--out", tmp_path]

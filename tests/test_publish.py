@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gm_helpers import publish
-from gm_helpers.files import UsageError
+from gm_helpers.files import UsageError, sentence
 
 
 def put(target, **files):
@@ -179,7 +179,7 @@ def test_what_a_killed_run_left_goes_with_the_next_and_nothing_without_our_mark_
     for folder in (ours, *others):
         (folder / "figures").mkdir(parents=True)
     for folder in (ours, others[2], others[3]):
-        (folder / publish.MARK).touch()
+        (folder / publish.MARK).write_text("7_toy")
     with publish.scratch(target, "7_toy", "advice"):
         pass
     assert set(target.iterdir()) == set(others)
@@ -187,10 +187,36 @@ def test_what_a_killed_run_left_goes_with_the_next_and_nothing_without_our_mark_
 
 def test_an_empty_folder_without_our_mark_is_no_scratch_folder_for_a_stem_with_a_star(target):
     (target / ".gm_helpers-7_toy-abc").mkdir()
-    (target / ".gm_helpers-7_toy-abc" / publish.MARK).touch()
+    (target / ".gm_helpers-7_toy-abc" / publish.MARK).write_text("*")
     with publish.scratch(target, "*", "advice"):
         pass
     assert (target / ".gm_helpers-7_toy-abc").exists()
+
+
+def test_the_scratch_folder_of_a_living_run_of_a_longer_stem_stays(target):
+    with (
+        publish.scratch(target, "7_toy-Copy1", "advice") as longer,
+        publish.scratch(target, "7_toy", "advice"),
+        publish.scratch(target, "7", "advice"),
+    ):
+        assert longer.exists()
+
+
+@pytest.mark.parametrize("error", [OSError("the disk went away"), OSError(28, "No space left on device")])
+def test_an_error_of_the_system_keeps_its_message_and_a_full_disk_gets_a_place(target, error):
+    with pytest.raises(OSError, match=r".") as failed, publish.scratch(target, "7_toy", "advice"):
+        raise error
+    place = "" if error.errno is None else f"{target}: "
+    assert sentence(failed.value) == place + (error.strerror or "the disk went away")
+
+
+def test_a_link_that_the_user_put_in_a_figure_s_place_is_kept(target):
+    put(target, a_png="one")
+    (target / "a.png").rename(target.parent / "album.png")
+    (target / "a.png").symlink_to(target.parent / "album.png")
+    put(target, a_png="two")
+    assert (target / "a.kept.png").is_symlink()
+    assert (target.parent / "album.png").read_text() == "one"
 
 
 def test_a_folder_that_cannot_be_written_is_refused_with_the_advice(target):

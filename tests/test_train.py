@@ -1129,6 +1129,8 @@ def test_a_run_that_diverged_is_not_given_back_when_it_is_interrupted(where):
         ({"average": 1.0}, "average must be from 0 to below 1, but is 1.0"),
         ({"average": -0.5}, "average must be from 0 to below 1, but is -0.5"),
         ({"snapshots": (0, 1.5)}, r"snapshots must be fractions of the run, from 0 to 1, but is \(0, 1.5\)"),
+        ({"seed": None}, "seed must be a whole number, but is None"),
+        ({"seed": 1.5}, "seed must be a whole number, but is 1.5"),
         ({"seed": -1}, "seed must be from 0 to 4,294,967,295, but is -1"),
         ({"seed": 2**32}, "seed must be from 0 to 4,294,967,295, but is 4,294,967,296"),
         ({"seed": 2**64}, "seed must be from 0 to 4,294,967,295, but is 18,446,744,073,709,551,616"),
