@@ -37,7 +37,7 @@ def test_a_shown_figure_is_saved_with_its_alternative_text(shown, tmp_path):
         assert picture.text == {"Description": "A rising line."}  # no version of a program: new ones draw the same
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", "/tmp/a", "", ".hidden", "a b", 'a"b', "..", "-out"])
+@pytest.mark.parametrize("name", ["../up", "a/b", "/a", "", ".hidden", "a b", 'a"b', "..", "-out"])
 def test_a_figure_whose_name_is_none_of_a_file_in_the_folder_is_refused(shown, tmp_path, name):
     (tmp_path / "in").mkdir()
     with pytest.raises(ValueError, match="can't be a figure's name"):

@@ -501,7 +501,7 @@ def test_a_damaged_state_is_refused(damage, tmp_path):
     path = tmp_path / "s"
     quickly(Rivals(), state_file=path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match=r"s is damaged \(its SHA-256"):
         quickly(Rivals(), state_file=path)
 
 
