@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from gm_helpers import checkpoint, data, files, recipes, train
+from gm_helpers import checkpoint, data, device, files, recipes, train
 from gm_helpers.files import CourseError, UsageError
 
 
@@ -64,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add.set_defaults(command=_data)
 
     add = commands.add_parser("device", help="say which device will be used")
-    add.add_argument("name", nargs="?", default="auto", help=", ".join(train.DEVICES))
-    add.set_defaults(command=lambda options: print(train.choose_device(options.name)))
+    add.add_argument("name", nargs="?", default="auto", help=", ".join(device.DEVICES))
+    add.set_defaults(command=lambda options: print(device.choose_device(options.name)))
 
     add = commands.add_parser("train", help="train a model, measure it and save its weights")
     add.add_argument("names", nargs="+", metavar="NAME", help=", ".join(recipes.RECIPES))

@@ -7,15 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
 import papermill
-import psutil
-import torch
 from ipykernel.compiler import get_file_name
 from ipykernel.kernelspec import make_ipkernel_cmd
 from jupyter_client.kernelspec import KernelSpec
@@ -25,14 +23,15 @@ from nbformat import NotebookNode
 from traitlets import Unicode
 from traitlets.config import Config
 
-from gm_helpers import data, files, publish, recipes, train
+from gm_helpers import data, files, publish, recipes
+from gm_helpers.device import choose_device
 from gm_helpers.files import CourseError, UsageError
+from gm_helpers.train import check_seed
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 CELL_TIMEOUT = 4 * 3600  # seconds: far above any training; a message of the kernel that is lost would wait for ever
-OTHERS_WATCHED = 1.0  # seconds in which this process rests, to see what others take
 CHAINED = r"Traceback .*\n(?: .*\n)*.*\n\n(?:During handling of|The above exception) .*\n\n(?=Traceback )"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -63,8 +62,7 @@ def run(notebook: str | Path, parameters: dict[str, Any]) -> list[Path]:
         publish.make(executed.parent, "choose another figure_dir")
         if executed.is_dir():
             raise UsageError(f"{executed} is a folder, where the notebook is to go: choose another figure_dir")
-        with _a_thread_for_each_idle_core():
-            _execute(path, scratch / path.name, {**parameters, "figure_dir": str(scratch / "figures")})
+        _execute(path, scratch / path.name, {**parameters, "figure_dir": str(scratch / "figures")})
         drawn = {str(own.relative_to(scratch / "figures")): own for own in (scratch / "figures").rglob("*")}
         drawn = {name: own for name, own in sorted(drawn.items()) if own.is_file()}
         try:
@@ -105,11 +103,11 @@ def check(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     for name, choices in CHOICES.items():
         if name in complete and complete[name] not in choices:
             raise UsageError(f"unknown {name} {complete[name]!r}: choose one of {', '.join(choices)}")
-    train.choose_device(complete["device"])
+    choose_device(complete["device"])
     if complete["figure_dir"]:
         files.folder(complete["figure_dir"])
     if "seed" in complete:
-        train.check_seed(complete["seed"])
+        check_seed(complete["seed"])
     return complete
 
 
@@ -170,27 +168,6 @@ def write(source: Path) -> Path:
     nbformat.validate(book)
     files.write_atomically(target, f"{nbformat.writes(book)}\n".encode())
     return target
-
-
-@contextmanager
-def _a_thread_for_each_idle_core() -> Iterator[None]:
-    """For a kernel that starts meanwhile, unless OMP_NUM_THREADS says how many; announced where it is fewer than usual.
-
-    Threads that share a core with another process keep each other waiting in every sum. Idle is what the whole machine
-    has idle, in or outside a container.
-    """
-    usual = threads = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, round((psutil.cpu_count() or 1) * (1 - psutil.cpu_percent(OTHERS_WATCHED) / 100)))
-    if threads >= usual:
-        yield
-        return
-    print(f"PyTorch takes {threads} of {usual} threads, because other processes keep this machine busy.")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    try:
-        yield
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
 
 
 class ThisPython(AsyncKernelManager):

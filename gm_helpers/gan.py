@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Generator as RandomGenerator
 from torch import Tensor, nn
 
+from gm_helpers.train import Players
+
 PIXELS = 28 * 28
 
 
@@ -108,7 +110,7 @@ class GAN(nn.Module):
         self.generator = Generator(latent_dim)
         self.discriminator = Discriminator(dropout)
 
-    def players(self) -> dict:
+    def players(self) -> Players:
         """D moves first, then G: name -> (module, loss)."""
         return {
             "discriminator": (self.discriminator, self.discriminator_loss),

@@ -1,26 +1,23 @@
 """The one training loop: for a game of any number of players, on any device, resumable to the bit."""
 
-import functools
 import math
-import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
-from gm_helpers import checkpoint
+from gm_helpers import checkpoint, device
 from gm_helpers.checkpoint import CheckpointError
 from gm_helpers.files import CourseError, UsageError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 SIGHUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # of a terminal that is closed; Windows has none
 LARGEST_SEED = 2**32 - 1  # what NumPy takes too
 LOGS = 50  # rows of history in a run
@@ -32,8 +29,23 @@ EVALUATION_BATCH = 1000
 # What a loss function returns: "loss", which is minimised, what else is to be logged, and under "shown" what is not
 # logged but handed to the next player's loss of this step, as its third argument.
 Values = dict[str, Tensor]
+Players = dict[str, tuple[nn.Module, Callable[..., Values]]]  # name -> (module, loss), in playing order
 Prepare = Callable[[Tensor, Generator], Tensor]
-Forwards = dict[nn.Module, Callable]  # module -> what to call in place of its forward
+
+
+class Game(Protocol):
+    """What can be trained: an nn.Module that names its players."""
+
+    training: bool
+
+    def players(self) -> Players:
+        """Name -> (module, loss), loss(x, generator) -> {"loss": scalar, …}, in playing order."""
+
+    def train(self, mode: bool = True) -> Any: ...
+    def eval(self) -> Any: ...
+    def to(self, *args: Any, **options: Any) -> Any: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
 
 class DivergenceError(CourseError):
@@ -45,8 +57,8 @@ class Run:
     """What a training gives back; the model itself was trained in place.
 
     history: a row for each log step, {"step": …, "train": {player: {name: mean since the last row}}, "val": {…}},
-    all plain numbers. snapshots: fraction of the run -> the model's state_dict then, on the CPU. precisions: "float32",
-    "bfloat16", or both, in which it was trained.
+    all plain numbers. snapshots: fraction of the run -> the model's state_dict then, on the CPU. precision: in which it
+    was trained after its first step, "float32" or "bfloat16".
     """
 
     step: int = 0
@@ -54,32 +66,7 @@ class Run:
     finished: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
     snapshots: dict[float, dict[str, Tensor]] = field(default_factory=dict)
-    precisions: list[str] = field(default_factory=list)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name, after a computation there has succeeded; "auto" is CUDA where it works, else the CPU.
-
-    A number says which of several, such as "cuda:1". Raises UsageError for an unknown name and for a device that is not
-    here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() and _computes("cuda") is None else "cpu")
-    if not re.fullmatch(r"cpu|(cuda|mps)(:\d{1,3})?", name):
-        raise UsageError(f"unknown device {name!r}: choose one of {', '.join(DEVICES)}")
-    if (reason := _computes(name)) is not None:
-        here = [other for other in DEVICES[1:] if _computes(other) is None]
-        raise UsageError(f"device {name!r} cannot be used here ({reason}): choose one of auto, {', '.join(here)}")
-    return torch.device(name)
-
-
-def _computes(name: str) -> str | None:
-    """None if a computation on the device succeeds, else the first line of what went wrong."""
-    try:
-        (torch.ones(2, 2, device=name) @ torch.ones(2, 2, device=name)).sum().item()
-    except (RuntimeError, AssertionError) as error:  # "not compiled with CUDA enabled" is an AssertionError
-        return str(error).splitlines()[0]
-    return None
+    precision: str = ""
 
 
 def check_seed(seed: int) -> None:
@@ -90,26 +77,8 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"seed must be from 0 to {LARGEST_SEED:,}, but is {seed:,}")
 
 
-@functools.cache
-def bfloat16_pays(device: str) -> bool:
-    """Whether a device of that type has a use for bfloat16: a trial with matrix products, once a process.
-
-    With instructions for it a processor needs half the time of float32, without them up to forty times as much. The
-    border lies between, at 1.5, so that other processes, which disturb the trial, don't decide.
-    """
-    size = 256 if device == "cpu" else 2048
-    factors = {own: torch.ones(size, size, dtype=own, device=device) for own in (torch.bfloat16, torch.float32)}
-    best = dict.fromkeys(factors, math.inf)
-    for _ in range(20):
-        for precision, a in factors.items():
-            start = time.perf_counter()
-            (a @ a)[0, 0].item()  # asking for a number waits for a GPU
-            best[precision] = min(best[precision], time.perf_counter() - start)
-    return best[torch.bfloat16] < 1.5 * best[torch.float32]
-
-
 def train(
-    game: nn.Module,
+    game: Game,
     pixels: Tensor,
     prepare: Prepare,
     *,
@@ -117,10 +86,10 @@ def train(
     batch_size: int,
     learning_rate: float,
     decay: bool = False,
+    warm_up: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
     average: float = 0.0,
     bfloat16: bool = False,
-    compiled: str = "",
     seed: int = 0,
     validation: Tensor | None = None,
     snapshots: Sequence[float] = (),
@@ -129,67 +98,67 @@ def train(
 ) -> Run:
     """Train every player of `game.players()` in turn, each with its own Adam, and return the run's history.
 
-    game: a module whose `players()` gives name -> (module, loss), loss(x, generator) -> {"loss": scalar, …}; what it
-    returns as "shown" is handed to the next player's loss. Weights that require no gradient stay as they are.
+    game: its `players()` give name -> (module, loss), loss(x, generator) -> {"loss": scalar, …}; what a loss returns as
+    "shown" is handed to the next player's. Weights that require no gradient stay as they are.
     pixels: all training images (N, …) uint8 on the game's device. prepare: turns a batch into what the loss takes.
-    decay: bring the learning rate to 0 along half a cosine. betas: Adam's. average: a in average ← a·average +
-    (1 − a)·weights after each step, which the game and its snapshots have in place of the last weights; 0 for none.
-    bfloat16: matrix products and convolutions in that precision (autocast), weights and the rest in float32. compiled:
-    mode of torch.compile for the game's parts, "default", or "reduce-overhead" for a small model on a GPU; "" for none.
-    Where the device is slower in bfloat16, or nothing compiles, a printed sentence says that the run does without.
+    decay: bring the learning rate to 0 along half a cosine. warm_up: share of the steps in which it rises from 0 in a
+    straight line. betas: Adam's. average: a in average ← a·average + (1 − a)·weights after each step, which the game
+    and its snapshots have in place of the last weights; 0 for none. bfloat16: after the first step matrix products and
+    convolutions in that precision (autocast), weights and the rest in float32; where a trial of both shows that this
+    device is no faster so, a printed sentence says that the run does without.
     validation: images on which the losses are logged too, by the weights that are trained, not the averaged ones.
     snapshots: fractions of the run, 0 to 1. state_file: keeps the run's state; if it exists the run goes on from it.
+    On CUDA the step is one graph (`device.graphed`), which no loss may leave: it asks for no number and draws from the
+    given generator or from torch's own; a printed sentence says where a game is trained step by step instead.
     Ctrl-C ends the run after the current step, SIGTERM and SIGHUP then end the process too. Raises UsageError,
     DivergenceError, and CheckpointError for an unusable state file.
     """
     plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay}
-    plan |= {"betas": betas, "average": average, "bfloat16": bfloat16, "compiled": compiled, "seed": seed}
+    plan |= {"warm_up": warm_up, "betas": betas, "average": average, "bfloat16": bfloat16, "seed": seed}
     plan |= {"images": len(pixels), "device": pixels.device.type}
     _check(plan, snapshots, validation)
-    players = game.players()  # type: ignore[operator]
-    parameters = {
-        name: [own for own in module.parameters() if own.requires_grad] for name, (module, _) in players.items()
-    }
-    optimizers = {
-        name: torch.optim.Adam(own, lr=learning_rate, betas=betas, fused=True)
-        for name, own in parameters.items()
-        if own  # a player whose every weight is frozen does not move
-    }
-    if not optimizers:
-        raise UsageError(f"{title}: there is nothing to train, because no weight requires a gradient")
     generator = torch.Generator(pixels.device).manual_seed(seed)
-    state = _State(plan, game, optimizers, generator)
+    state = _State(plan, game, generator)
+    if not state.optimizers:
+        raise UsageError(f"{title}: there is nothing to train, because no weight requires a gradient")
     if state_file and state_file.exists():
         state.restore(state_file, snapshots)
     run = state.run
     state.keep(snapshots)
 
+    def step(precision: str) -> None:
+        index = torch.randint(len(pixels), (batch_size,), generator=generator, device=pixels.device)
+        x, shown = prepare(pixels[index], generator), None
+        for name, (_, loss) in state.players.items():
+            half = precision == "bfloat16"
+            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=half, cache_enabled=not pixels.is_cuda):
+                values = loss(x, generator) if shown is None else loss(x, generator, shown)
+            shown = values.pop("shown", None)
+            if name in state.optimizers:
+                state.optimizers[name].zero_grad()
+                values["loss"].backward(inputs=state.parameters[name])
+                state.optimizers[name].step()
+            state.add(name, values)
+        state.follow()
+
     game.train()
-    if bfloat16 and not bfloat16_pays(pixels.device.type):
-        print(f"{title}: trained in float32, because this device is slower in bfloat16.")
-        bfloat16 = False
-    if run.step < steps and (precision := "bfloat16" if bfloat16 else "float32") not in run.precisions:
-        run.precisions.append(precision)
-    arithmetic = _arithmetic(_compiled(game, compiled, title) if compiled else {}, pixels.device.type, bfloat16)
+    take: device.Step | None = None
     started, saved = time.monotonic() - run.seconds, time.monotonic()
     progress = tqdm(total=steps, initial=run.step, desc=title, unit="step", mininterval=SHOW_EVERY)
-    with _interruptible() as signals, progress as bar:
+    with _interruptible() as signals, device.deterministic(), progress as bar:
         while run.step < steps and not signals:
-            index = torch.randint(len(pixels), (batch_size,), generator=generator, device=pixels.device)
-            x, shown = prepare(pixels[index], generator), None
-            for name, (_, loss) in players.items():
-                with arithmetic(run.step):
-                    values = loss(x, generator) if shown is None else loss(x, generator, shown)
-                shown = values.pop("shown", None)
-                if name in optimizers:
-                    optimizers[name].param_groups[0]["lr"] = learning_rate * (cosine(run.step / steps) if decay else 1)
-                    optimizers[name].zero_grad()
-                    values["loss"].backward(inputs=parameters[name])
-                    optimizers[name].step()
-                state.add(name, values)
+            state.set_rate()
+            if run.step == 0:  # ActNorm sets itself, Adam and the averages make their tensors
+                step("float32")
+            else:
+                if take is None:
+                    choices = [run.precision] if run.precision else ["float32", "bfloat16"][: 1 + bfloat16]
+                    run.precision, take = device.quickest(step, choices, state.tensors(), generator, title)
+                    if bfloat16 and run.precision == "float32":
+                        print(f"{title}: trained in float32, because this device is no faster in bfloat16.")
+                take()
             run.step += 1
             bar.update()
-            state.follow()
             state.keep(snapshots)
             if run.step % max(1, steps // LOGS) == 0 or run.step == steps:
                 state.log(evaluate(game, validation, prepare) if validation is not None else None)
@@ -219,6 +188,7 @@ def _check(plan: dict[str, Any], snapshots: Sequence[float], validation: Tensor 
         "steps": ("a whole number, at least 1", lambda own: own >= 1 and own == int(own)),
         "batch_size": ("a whole number, at least 1", lambda own: own >= 1 and own == int(own)),
         "learning_rate": ("above 0 and finite", lambda own: 0 < own < math.inf),
+        "warm_up": ("from 0 to 1", lambda own: 0 <= own <= 1),
         "average": ("from 0 to below 1", lambda own: 0 <= own < 1),
         "images": ("at least one", lambda own: own >= 1),
         "validation images": ("at least one", lambda own: own >= 1),
@@ -230,43 +200,16 @@ def _check(plan: dict[str, Any], snapshots: Sequence[float], validation: Tensor 
             raise UsageError(f"{name} must be {allowed}, but is {values[name]}")
 
 
-def _compiled(game: nn.Module, mode: str, title: str) -> Forwards:
-    """Each of the game's parts -> its forward, to be compiled at the first call; {} and a sentence where nothing is."""
-    trial = torch.compile(torch.neg, mode=mode)  # raises RuntimeError for an unknown mode
-    try:
-        trial(next(game.parameters()).detach())
-    except RuntimeError as error:
-        print(f"{title}: trained without torch.compile, which doesn't work here ({str(error).splitlines()[0]}).")
-        return {}
-    print(f"{title}: torch.compile prepares the networks before the bar moves on, which can take a minute.")
-    return {part: torch.compile(part.forward, mode=mode) for part in game.children()}
-
-
-def _arithmetic(compiled: Forwards, device: str, bfloat16: bool) -> Callable[[int], AbstractContextManager]:
-    """For the number of a step the context in which its losses are computed: how precisely, and by compiled code."""
-
-    @contextmanager
-    def at(step: int) -> Iterator[None]:
-        forwards = compiled if step else {}  # in the first step ActNorm sets itself, which torch.compile would drop
-        for part, forward in forwards.items():
-            part.forward = forward  # an attribute that hides the class's own, so that a state_dict has the same names
-        try:
-            with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-                yield
-        finally:
-            for part in forwards:
-                del part.forward
-
-    return at
-
-
-def cosine(fraction: float) -> float:
-    """Half a cosine from 1 at fraction 0 to 0 at fraction 1 (Loshchilov & Hutter 2017, without restarts)."""
-    return 0.5 * (1 + math.cos(math.pi * fraction))
+def learning_rate(plan: dict[str, Any], step: int) -> float:
+    """Of that step, counted from 0: a straight rise over the share "warm_up" of the steps, with "decay" times half a
+    cosine from 1 to 0 (Loshchilov & Hutter 2017, without restarts)."""
+    rise = min(1.0, (step + 1) / (plan["warm_up"] * plan["steps"])) if plan["warm_up"] else 1.0
+    fall = 0.5 * (1 + math.cos(math.pi * (step / plan["steps"]))) if plan["decay"] else 1.0
+    return plan["learning_rate"] * rise * fall
 
 
 @torch.no_grad()
-def evaluate(game: nn.Module, images: Tensor, prepare: Prepare, seed: int = 0) -> dict[str, dict[str, float]]:
+def evaluate(game: Game, images: Tensor, prepare: Prepare, seed: int = 0) -> dict[str, dict[str, float]]:
     """Mean of each player's logged values over all images, in eval mode: player -> name -> value.
 
     The same seed draws the same noise, so that two calls differ by the model alone.
@@ -277,7 +220,7 @@ def evaluate(game: nn.Module, images: Tensor, prepare: Prepare, seed: int = 0) -
     sums: dict[str, dict[str, float]] = {}
     for part in images.split(EVALUATION_BATCH):
         x = prepare(part, generator)
-        for name, (_, loss) in game.players().items():  # type: ignore[operator]
+        for name, (_, loss) in game.players().items():
             own = sums.setdefault(name, {})
             values = loss(x, generator)
             values.pop("shown", None)  # here each player draws its own, so that no number depends on another's turn
@@ -290,16 +233,50 @@ def evaluate(game: nn.Module, images: Tensor, prepare: Prepare, seed: int = 0) -
 class _State:
     """All that a run needs to go on as if it had never stopped."""
 
-    def __init__(self, plan: dict, game: nn.Module, optimizers: dict[str, torch.optim.Adam], generator: Generator):
-        self.plan, self.game, self.optimizers, self.generator = plan, game, optimizers, generator
+    def __init__(self, plan: dict[str, Any], game: Game, generator: Generator):
+        self.plan, self.game, self.generator = plan, game, generator
         self.run = Run()
+        self.players = game.players()
+        self.parameters = {
+            name: [own for own in module.parameters() if own.requires_grad]
+            for name, (module, _) in self.players.items()
+        }
+        on_cuda = generator.device.type == "cuda"
+        # in a CUDA graph numbers are what they were when it was captured, so there the rate is a tensor
+        self.rate = torch.tensor(plan["learning_rate"], device=generator.device) if on_cuda else plan["learning_rate"]
+        self.optimizers = {
+            name: torch.optim.Adam(own, lr=self.rate, betas=plan["betas"], fused=True, capturable=on_cuda)
+            for name, own in self.parameters.items()
+            if own  # a player whose every weight is frozen does not move
+        }
         self.sums: dict[str, Values] = {}  # of each player's values since the last log step, on the device
         self.averages: dict[str, Tensor] = {}
 
+    def set_rate(self) -> None:
+        """The learning rate of the next step."""
+        rate = learning_rate(self.plan, self.run.step)
+        if isinstance(self.rate, Tensor):
+            self.rate.fill_(rate)
+        else:
+            for optimizer in self.optimizers.values():
+                optimizer.param_groups[0]["lr"] = rate
+
+    def tensors(self) -> list[Tensor]:
+        """All that a step changes, once one has been taken."""
+        moments = [
+            own for optimizer in self.optimizers.values() for one in optimizer.state.values() for own in one.values()
+        ]
+        sums = [value for own in self.sums.values() for value in own.values()]
+        return [*self.game.state_dict().values(), *moments, *sums, *self.averages.values()]
+
     def add(self, player: str, values: Values) -> None:
+        """Add to the sums, in place."""
         own = self.sums.setdefault(player, {})
         for key, value in values.items():
-            own[key] = own.get(key, 0.0) + value.detach()
+            if key in own:
+                own[key].add_(value.detach())
+            else:
+                own[key] = value.detach().clone()
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -307,10 +284,12 @@ class _State:
 
         They begin with the weights after the first step, in which ActNorm has set itself.
         """
+        if not self.plan["average"]:
+            return
         now = {k: v.detach() for k, v in self.game.state_dict().items() if v.is_floating_point()}
-        if self.plan["average"] and not self.averages:
+        if not self.averages:
             self.averages = {key: tensor.clone() for key, tensor in now.items()}
-        elif self.averages:
+        else:
             torch._foreach_lerp_(list(self.averages.values()), list(now.values()), 1 - self.plan["average"])
 
     def weights(self) -> dict[str, Tensor]:
@@ -329,7 +308,9 @@ class _State:
         steps = self.run.step - (self.run.history[-1]["step"] if self.run.history else 0)
         train = {player: {key: v.item() / steps for key, v in own.items()} for player, own in self.sums.items()}
         self.run.history.append({"step": self.run.step, "train": train} | ({"val": validation} if validation else {}))
-        self.sums = {}
+        for values in self.sums.values():
+            for value in values.values():
+                value.zero_()
 
     def require_finite(self) -> None:
         """Raises DivergenceError for a NaN or infinity in a weight, or in a value since the last log step."""
@@ -364,7 +345,7 @@ class _State:
                 "averages": self.averages,
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
                 "generator": self.generator.get_state(),
-                "global_generators": _global_generators(self.generator.device),
+                "global_generators": device.global_generators(self.generator.device),
             },
         )
 
@@ -382,19 +363,20 @@ class _State:
             raise CheckpointError(
                 f"{path} is of a run with {', '.join(other)}; delete it or train with the same settings"
             )
-        device = self.generator.device
+        where = self.generator.device
         try:
             self.run = Run(**saved["run"])
             if {key: type(own) for key, own in saved["run"].items()} != {k: type(v) for k, v in vars(Run()).items()}:
                 raise TypeError("run")
-            self.sums = {player: {key: v.to(device) for key, v in own.items()} for player, own in saved["sums"].items()}
+            self.sums = {player: {key: v.to(where) for key, v in own.items()} for player, own in saved["sums"].items()}
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(saved["optimizers"][name])
-            self.averages = {key: tensor.to(device) for key, tensor in saved["averages"].items()}
+                optimizer.param_groups[0]["lr"] = self.rate
+            self.averages = {key: tensor.to(where) for key, tensor in saved["averages"].items()}
             self.game.load_state_dict(self.weights())  # tried, because the averages are needed at the end alone
             self.game.load_state_dict(saved["model"])
             self.generator.set_state(saved["generator"])
-            _set_global_generators(saved["global_generators"], device)
+            device.set_global_generators(saved["global_generators"], where)
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(other_version) from error
         late = [own for own in snapshots if round(own * self.plan["steps"]) < self.run.step]
@@ -402,24 +384,6 @@ class _State:
             raise CheckpointError(
                 f"{path} is past the snapshot at {missing[0]}, which it does not hold; delete it or leave that one out"
             )
-
-
-def _global_generators(device: torch.device) -> dict[str, Tensor]:
-    """The states of torch's own generators, from which dropout draws: the CPU's, and that of the run's device."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def _set_global_generators(states: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], device)
-    elif device.type == "mps":
-        torch.mps.set_rng_state(states["mps"])
 
 
 @contextmanager

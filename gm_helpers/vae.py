@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from gm_helpers.nn import mlp
+from gm_helpers.train import Players
 
 PIXELS = 28 * 28
 LOG_VAR_BOUND = 15.0  # σ stays between e^-7.5 and e^7.5, so that exp(log σ²) can't overflow in float32
@@ -66,7 +67,7 @@ class Autoencoder(nn.Module):
         """The reconstruction's cross-entropy, mean over the batch, in nats per image; there is no noise to draw."""
         return {"loss": -bernoulli_log_prob(x.flatten(1), self.decode(self.encode(x))).mean()}
 
-    def players(self) -> dict:
+    def players(self) -> Players:
         """The autoencoder plays alone: name -> (module, loss)."""
         return {"autoencoder": (self, self.loss)}
 
@@ -125,7 +126,7 @@ class VAE(nn.Module):
         parts = {"reconstruction_error": -reconstruction.mean(), "kl": kl.mean()}
         return {"loss": parts["reconstruction_error"] + parts["kl"], **parts}
 
-    def players(self) -> dict:
+    def players(self) -> Players:
         """The VAE plays alone: name -> (module, loss)."""
         return {"vae": (self, self.loss)}
 
