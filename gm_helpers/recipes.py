@@ -123,7 +123,7 @@ FLOW_CONV_LARGE_SCHEDULES = {
     "smoke": Schedule(steps=2, batch_size=8, learning_rate=1e-3, decay=True, warm_up=0.03),
     "quick": Schedule(steps=1_000, batch_size=256, learning_rate=1e-3, decay=True, bfloat16=True, warm_up=0.03),
     "full": Schedule(
-        steps=15_500, batch_size=256, learning_rate=1e-3, decay=True, average=0.999, bfloat16=True, warm_up=0.03
+        steps=15_800, batch_size=256, learning_rate=1e-3, decay=True, average=0.999, bfloat16=True, warm_up=0.03
     ),
 }
 FLOW_2D_SCHEDULES = {
