@@ -7,7 +7,6 @@ PYTHON      := .venv/bin/python
 STAMP       := .venv/.installed
 SOURCES     := $(wildcard notebooks/source/*.md)
 LAB_OPTIONS ?=
-SHIPPED     := vae-2d vae-20d vae-8bit digit-classifier gan flow-2d flow-conv flow-conv-uniform
 NAMES       := $(basename $(notdir $(SOURCES)))
 BOOKS       := $(NAMES:%=notebooks/%.ipynb)
 
@@ -54,7 +53,7 @@ notebooks: $(STAMP) ## execute notebooks/source/*.md and write the committed not
 	$(PYTHON) -m gm_helpers notebooks $(SOURCES)
 
 weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, hours on two cores)
-	$(PYTHON) -m gm_helpers train $(SHIPPED) --profile full --out gm_helpers/weights
+	$(PYTHON) -m gm_helpers train --shipped --profile full --out gm_helpers/weights
 
 bench: .venv-bench/.installed ## time training beside the loops and libraries that people use
 	.venv-bench/bin/python benchmarks/speed.py

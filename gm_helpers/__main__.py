@@ -68,7 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     add.set_defaults(command=lambda options: print(device.choose_device(options.name)))
 
     add = commands.add_parser("train", help="train a model, measure it and save its weights")
-    add.add_argument("names", nargs="+", metavar="NAME", help=", ".join(recipes.RECIPES))
+    add.add_argument("names", nargs="*", metavar="NAME", help=", ".join(recipes.RECIPES))
+    add.add_argument(
+        "--shipped", action="store_true", help=f"all that come with the course: {', '.join(recipes.SHIPPED)}"
+    )
     add.add_argument("--profile", default="full", choices=recipes.PROFILES)
     add.add_argument("--dataset", default="mnist", choices=data.DATASETS)
     add.add_argument("--seed", type=int, default=0)
@@ -106,7 +109,9 @@ def _data(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     out = files.folder(options.out)
     rest = options.profile, options.dataset, options.seed, options.device, out
-    names = list(dict.fromkeys(options.names))
+    names = list(dict.fromkeys([*options.names, *(recipes.SHIPPED if options.shipped else [])]))
+    if not names:
+        raise UsageError(f"nothing to train: name some of {', '.join(recipes.RECIPES)}, or say --shipped")
     for name in names:
         recipes.check(name, *rest[:-1])
     for name in names:  # all of them before the first hour

@@ -6,7 +6,7 @@ Every layer maps data to latents by `forward(x) -> (z, log_det)` and back by `in
 
 import math
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -232,8 +232,8 @@ class Stack(nn.Module):
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         total = z.new_zeros(len(z))
-        for layer in reversed(self.layers):
-            z, log_det = layer.inverse(z)  # type: ignore[operator]
+        for layer in cast(Iterable[Bijection], reversed(self.layers)):
+            z, log_det = layer.inverse(z)
             total = total + log_det
         return z, total
 
@@ -244,7 +244,7 @@ class Split(nn.Module):
     This is what makes a flow multi-scale: later layers have fewer values to work on. Dinh et al. 2017, section 3.6.
     """
 
-    def __init__(self, rest: nn.Module):
+    def __init__(self, rest: Bijection):
         super().__init__()
         self.rest = rest
 
@@ -255,5 +255,5 @@ class Split(nn.Module):
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         done, further = z.chunk(2, dim=1)
-        x, log_det = self.rest.inverse(further)  # type: ignore[operator]
+        x, log_det = self.rest.inverse(further)
         return torch.cat([done.view_as(x), x], dim=1), log_det

@@ -94,9 +94,13 @@ def graphed(step: Step, generator: Generator) -> Step:
         torch.cuda.synchronize()
         for _ in range(REHEARSALS):
             step()
-        with torch.cuda.graph(graph):
-            step()
-        torch.cuda.synchronize()
+        try:
+            with torch.cuda.graph(graph):
+                step()
+        except RuntimeError:
+            for own in (generator, torch.cuda.default_generators[torch.cuda.current_device()]):
+                own.graphsafe_set_state(own.clone_state())  # else it goes on waiting for the capture's end
+            raise
     return graph.replay
 
 

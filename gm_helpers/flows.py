@@ -136,13 +136,17 @@ class ImageFlow(Flow):
         return {"loss": bits_per_dim(self.elbo(x, generator)).mean()}
 
     def images(self, z: Tensor) -> Tensor:
-        """The images of latents z (B, 784): the grey values below f⁻¹(z), divided by 255, (B, 1, 28, 28)."""
-        return self.inverse(z)[0].floor().clamp(0, LEVELS - 1) / (LEVELS - 1)
+        """What is seen of latents z (B, 784): the grey values below f⁻¹(z), divided by 255, (B, 1, 28, 28)."""
+        return self.grey_values(z) / (LEVELS - 1)
+
+    def grey_values(self, z: Tensor) -> Tensor:
+        """The images of latents z (B, 784): the whole grey values below f⁻¹(z), (B, 1, 28, 28)."""
+        return self.inverse(z)[0].floor().clamp(0, LEVELS - 1)
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """n images (n, 1, 28, 28) in [0, 1] from z ~ N(0, temperature² I)."""
-        return self.images(temperature * self.noise(n, generator))
+        """n images (n, 1, 28, 28) of whole grey values 0…255 from z ~ N(0, temperature² I)."""
+        return self.grey_values(temperature * self.noise(n, generator))
 
 
 def pixels_to_logits(alpha: float) -> list[nn.Module]:

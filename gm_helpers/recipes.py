@@ -33,7 +33,7 @@ class Schedule:
     steps: int
     batch_size: int
     learning_rate: float
-    decay: bool
+    decay: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
     average: float = 0.0
     bfloat16: bool = False
@@ -57,10 +57,12 @@ def _moons(dataset: str, split: str, device: Any) -> Tensor:
 class Recipe:
     """A model and its arguments, what is done to the pixels, what is measured, and a schedule for each profile.
 
-    inputs: the tensor whose rows are drawn in training, for a data set, a split of it and a device. points: the name of
-    what it draws itself, where these are no images of a data set.
+    kind: "vae", "flow", "gan" or "classifier". inputs: the tensor whose rows are drawn in training, for a data set, a
+    split of it and a device. points: the name of what it draws itself, where these are no images of a data set.
+    shipped: whether its weights of the profile `full` come with the course.
     """
 
+    kind: str
     model: Callable[..., Game]
     arguments: dict[str, Any]
     prepare: Prepare
@@ -68,6 +70,7 @@ class Recipe:
     schedules: dict[str, Schedule]
     inputs: Callable[[str, str, Any], Tensor] = _pixels
     points: str = ""
+    shipped: bool = True
 
 
 # On validation images, in nats: decay gains 1.1 in `full` and loses 1.2 in `quick`, which has no time for small steps;
@@ -150,28 +153,54 @@ def _gan_quality(model: GAN, pixels: Tensor, prepare: Prepare, samples: int = 10
 
 
 RECIPES = {
-    "vae-2d": Recipe(VAE, {"latent_dim": 2}, data.binarize, metrics.bounds, VAE_SCHEDULES),
-    "vae-20d": Recipe(VAE, {"latent_dim": 20}, data.binarize, metrics.bounds, VAE_SCHEDULES),
+    "vae-2d": Recipe("vae", VAE, {"latent_dim": 2}, data.binarize, metrics.bounds, VAE_SCHEDULES),
+    "vae-20d": Recipe("vae", VAE, {"latent_dim": 20}, data.binarize, metrics.bounds, VAE_SCHEDULES),
     "digit-classifier": Recipe(
-        DigitClassifier, {}, data.grey_and_binary, metrics.accuracy, CLASSIFIER_SCHEDULES, _labelled
+        "classifier", DigitClassifier, {}, data.grey_and_binary, metrics.accuracy, CLASSIFIER_SCHEDULES, _labelled
     ),
-    "gan": Recipe(GAN, {"dropout": 0.1}, data.scale, _gan_quality, GAN_SCHEDULES),
-    "flow-fc": Recipe(flow_fully_connected, {}, data.levels, metrics.flow_bounds, FLOW_FC_SCHEDULES),
+    "gan": Recipe("gan", GAN, {"dropout": 0.1}, data.scale, _gan_quality, GAN_SCHEDULES),
+    "flow-fc": Recipe(
+        "flow", flow_fully_connected, {}, data.levels, metrics.flow_bounds, FLOW_FC_SCHEDULES, shipped=False
+    ),
     "flow-conv": Recipe(
-        flow_convolutional, {"variational": True}, data.levels, metrics.flow_bounds, FLOW_CONV_SCHEDULES
+        "flow", flow_convolutional, {"variational": True}, data.levels, metrics.flow_bounds, FLOW_CONV_SCHEDULES
     ),
     "flow-conv-large": Recipe(
+        "flow",
         flow_convolutional,
         {"width": 64, "blocks": 3, "couplings": 8, "variational": True},
         data.levels,
         metrics.flow_bounds,
         FLOW_CONV_LARGE_SCHEDULES,
     ),
-    "flow-conv-uniform": Recipe(flow_convolutional, {}, data.levels, metrics.flow_bounds, FLOW_CONV_SCHEDULES),
-    "flow-2d": Recipe(flow_2d, {}, _as_they_are, metrics.mean_loss, FLOW_2D_SCHEDULES, _moons, "two-moons"),
-    "vae-8bit": Recipe(GreyVAE, {"latent_dim": 40}, data.levels, metrics.bounds, VAE_8BIT_SCHEDULES),
+    "flow-conv-uniform": Recipe("flow", flow_convolutional, {}, data.levels, metrics.flow_bounds, FLOW_CONV_SCHEDULES),
+    "flow-2d": Recipe("flow", flow_2d, {}, _as_they_are, metrics.mean_loss, FLOW_2D_SCHEDULES, _moons, "two-moons"),
+    "vae-8bit": Recipe("vae", GreyVAE, {"latent_dim": 40}, data.levels, metrics.bounds, VAE_8BIT_SCHEDULES),
 }
+SHIPPED = [name for name, recipe in RECIPES.items() if recipe.shipped]
 PROFILES = ("smoke", "quick", "full")
+
+
+def _study(smoke: int, quick: int, full: int, **rest: Any) -> dict[str, Schedule]:
+    """The same schedule for each profile but for its steps."""
+    return {name: Schedule(steps=own, **rest) for name, own in zip(PROFILES, (smoke, quick, full), strict=True)}
+
+
+# Short trainings of which a section of a notebook needs several, to compare them.
+STUDIES = {
+    "vae-short": _study(60, 1_000, 10_000, batch_size=128, learning_rate=2e-3),
+    "gan-ahead": _study(20, 200, 200, batch_size=128, learning_rate=2e-4, betas=(0.5, 0.999)),
+    "gan-race": _study(50, 50, 50, batch_size=128, learning_rate=2e-4, betas=(0.5, 0.999)),
+    "gan-smoothing": _study(30, 400, 4_000, batch_size=128, learning_rate=5e-4, betas=(0.0, 0.999), average=0.98),
+    "gan-ring": _study(30, 3_000, 10_000, batch_size=256, learning_rate=1e-3, betas=(0.5, 0.9)),
+    "wgan-ring": _study(10, 600, 5_000, batch_size=256, learning_rate=1e-3, betas=(0.0, 0.9)),
+    "flow-8x8": _study(20, 1_000, 10_000, batch_size=128, learning_rate=1e-3, decay=True),
+}
+
+
+def study(name: str, profile: str) -> dict[str, Any]:
+    """How `train` is told to do that study in that profile. Raises UsageError for an unknown name."""
+    return asdict(_choice("profile", profile, _choice("study", name, STUDIES)))
 
 
 def check(name: str, profile: str, dataset: str, seed: int, device: str) -> None:

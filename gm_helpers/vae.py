@@ -95,7 +95,7 @@ class VAE(nn.Module):
         return mean, LOG_VAR_BOUND * torch.tanh(log_var / LOG_VAR_BOUND)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Logits of the pixels, (B, 784), for latents z (B, latent_dim)."""
+        """The parameters of p(x|z) for latents z (B, latent_dim): here the pixels' logits, (B, 784)."""
         return self.decoder(z).to(z.dtype)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
@@ -151,24 +151,22 @@ class GreyVAE(VAE):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return super().encode(x / 255)
 
-    def mean_and_log_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the pixels' logistic distributions, each (B, 784), in grey values; the log-scale is within ±6."""
-        mean, log_scale = self.decode(z).chunk(2, dim=1)
-        return 127.5 * (1 + mean), 6 * torch.tanh(log_scale / 6 + 0.5)
+    def decode(self, z: Tensor) -> Tensor:
+        """The parameters of p(x|z): the pixels' means and log-scales, (B, 2, 784), in grey values.
+
+        The log-scale is within ±6.
+        """
+        mean, log_scale = self.decoder(z).to(z.dtype).chunk(2, dim=1)
+        return torch.stack([127.5 * (1 + mean), 6 * torch.tanh(log_scale / 6 + 0.5)], dim=1)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        return discretized_logistic_log_prob(x.flatten(1), *self.mean_and_log_scale(z))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Both parameters of the pixels before they are scaled, (B, 1568)."""
-        return self.decoder(z).to(z.dtype)
+        return discretized_logistic_log_prob(x.flatten(1), *self.decode(z).unbind(1))
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        """n images by ancestral sampling, grey values divided by 255: (n, 1, 28, 28) in [0, 1]."""
+        """n images by ancestral sampling: (n, 1, 28, 28) of whole grey values 0…255."""
         weight = self.mean_head.weight
         z = torch.randn(n, self.latent_dim, generator=generator, device=weight.device, dtype=weight.dtype)
-        mean, log_scale = self.mean_and_log_scale(z)
+        mean, log_scale = self.decode(z).unbind(1)
         u = torch.rand(mean.shape, generator=generator, device=weight.device, dtype=weight.dtype)
-        grey = (mean + log_scale.exp() * torch.logit(u, eps=1e-6)).round().clamp(0, 255)
-        return (grey / 255).view(n, 1, 28, 28)
+        return (mean + log_scale.exp() * torch.logit(u, eps=1e-6)).round().clamp(0, 255).view(n, 1, 28, 28)
