@@ -343,10 +343,13 @@ def installed(package: str) -> str:
         return ""
 
 
-def table(results: dict[str, dict[str, dict]]) -> str:
-    """Threads -> family -> what `measure` found, as Markdown: rates, their range, and the ratio to the reference."""
+def table(results: dict[str, dict[str, dict]], card: str = "") -> str:
+    """Threads -> family -> what `measure` found, as Markdown: rates, their range, and the ratio to the reference.
+
+    card: the name of the GPU, where it was one.
+    """
     names = {"1": "One thread", "2": "Two threads"}
-    counts = [names.get(threads, f"{threads} threads") for threads in results]
+    counts = [card or names.get(threads, f"{threads} threads") for threads in results]
     lines = ["| Model | Trained by | " + " | ".join(counts) + " | Loss |", "|---" * (3 + len(counts)) + "|"]
     for family, contenders in next(iter(results.values())).items():
         for name, own in contenders.items():
@@ -383,7 +386,8 @@ def main() -> None:
         run = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
         results[str(threads)] = json.loads(run.stdout.splitlines()[-1])
     seconds = before_training()
-    print(table(results))
+    card = torch.cuda.get_device_name() if told.device == "cuda" else ""
+    print(table(results, card))
     for threads, families in results.items():
         shares = ", ".join(
             f"{family} {own['this course, float32']['share of the ceiling']:.0%}" for family, own in families.items()
@@ -391,9 +395,7 @@ def main() -> None:
         print(f"\nShare of the fastest float32 matrix product, {threads} threads: {shares}.")
     print("\n" + "; ".join(f"{name}: {own:.2f} s" for name, own in seconds.items()) + ".")
     packages = {name: own for name in ("torch", "zuko", "nflows", "pythae") if (own := installed(name))}
-    machine = {"cpu": platform.machine(), "cores": os.cpu_count(), "device": told.device}
-    if told.device == "cuda":
-        machine["device"] = torch.cuda.get_device_name()
+    machine = {"cpu": platform.machine(), "cores": os.cpu_count(), "device": card or told.device}
     content = {"date": date.today().isoformat(), "machine": machine, "versions": packages}
     target = told.json or Path(__file__).with_name(f"speed-{told.device}.json")
     target.write_text(json.dumps(content | {"threads": results, "seconds": seconds}, indent=1) + "\n")

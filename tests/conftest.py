@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,24 @@ def interruptible():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What `display` was given, with its keywords; widgets and figures are closed after the test."""
+    import matplotlib.pyplot as plt
+
+    from gm_helpers import explore, figures
+
+    calls = []
+    for module in (explore, figures):
+        monkeypatch.setattr(
+            module, "display", lambda content, **how: calls.append(SimpleNamespace(content=content, **how))
+        )
+    yield calls
+    while explore.live:
+        explore.live.popitem()[1].close()
+    plt.close("all")
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -1,0 +1,233 @@
+"""Sliders without a browser: controls are set as a frontend sets them, and what would be seen is read back."""
+
+import gc
+import html
+import io
+import threading
+import weakref
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from conftest import seeded
+from ipywidgets import Widget
+from PIL import Image
+
+from gm_helpers import explore
+
+pytestmark = pytest.mark.usefixtures("shown")
+
+
+def slider():
+    return explore.slider("value", 0, 0, 255, 1)
+
+
+def show(draw, **controls):
+    """Show a widget, by default with one slider named `value`; returns it."""
+    explore.explore("test", "One grey value.", draw, controls or {"value": slider()})
+    return explore.live["test"]
+
+
+def flat(value):
+    """One grey value, and its name; 13 can't be drawn."""
+    if value == 13:
+        raise ValueError("13")
+    return explore.digits(torch.full((1, 784), value / 255), 1), f"{value:.0f}"
+
+
+def grey(png):
+    with Image.open(io.BytesIO(png)) as picture:
+        assert (picture.format, picture.mode) == ("PNG", "L")
+        return np.asarray(picture)
+
+
+def assert_shows(value):
+    assert explore.live["test"].reading.value == f"{value}"
+    assert (grey(explore.live["test"].picture.value) == value).all()
+
+
+def models():
+    """The ids of all models in the kernel."""
+    return {*Widget.get_manager_state()["state"]}
+
+
+# ---------------------------------------------------------------- pictures and controls
+
+
+def test_digits_stand_in_reading_order_rounded_and_within_0_and_255():
+    images = 0.5 + 0.5 * torch.randn(6, 1, 28, 28, generator=seeded(0))
+    tiles = np.rint(255 * images.clamp(0, 1).numpy()).reshape(2, 3, 28, 28)
+    expected = np.kron(np.block([[*row] for row in tiles]), np.ones((explore.PIXEL, explore.PIXEL)))
+    assert np.array_equal(grey(explore.digits(images.requires_grad_(), columns=3)), expected)
+
+
+def test_a_figure_is_shown_as_a_png_and_closed():
+    explorer = show(lambda value: (plt.figure(figsize=(3, 2)), ""))
+    with Image.open(io.BytesIO(explorer.picture.value)) as picture:
+        assert (picture.format, picture.size) == ("PNG", (300, 200))
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("step", [0.02, 0.05, 0.1, 1])
+def test_a_slider_s_readout_is_as_fine_as_its_steps(step):
+    own = explore.slider("mean μ", 0, -4, 4, step)
+    assert float(format(step, own.readout_format)) == step
+    assert (own.value, own.min, own.max, own.step) == (0, -4, 4, step)
+
+
+@pytest.mark.parametrize("control", [explore.slider("a name", 0, 0, 1, 0.1), explore.choice("a name", range(10))])
+def test_every_control_has_its_name_in_front_and_as_a_hint(control):
+    assert control.description == control.tooltip == "a name"
+
+
+def test_one_output_holds_the_live_widget_and_its_first_state_as_a_static_picture(shown, tmp_path):
+    controls = {"value": slider()}
+    explore.explore("test", "One grey value.", flat, controls, str(tmp_path))
+    box = explore.live["test"].box
+    explore.live["test"].controls["value"].value = 7
+    assert shown[0].content["application/vnd.jupyter.widget-view+json"]["model_id"] == box.model_id
+    assert box.children == (controls["value"], explore.live["test"].reading, explore.live["test"].picture)
+    assert (grey(shown[0].content["image/png"]) == 0).all()
+    assert (tmp_path / "test.png").read_bytes() == shown[0].content["image/png"]
+    assert shown[0].content["text/plain"] == shown[0].metadata["image/png"]["alt"] == "One grey value."
+    assert shown[0].raw
+
+
+def test_a_reading_is_text_and_not_html():
+    explorer = show(lambda value: (flat(value)[0], "KL < 2 & <b>σ</b>"))
+    assert explorer.reading.value == "KL &lt; 2 &amp; &lt;b&gt;σ&lt;/b&gt;"
+
+
+# ---------------------------------------------------------------- the newest value, and errors
+
+
+def here(change, *values):
+    change(*values)
+
+
+def in_another_thread(change, *values):
+    thread = threading.Thread(target=change, args=values)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("where", [here, in_another_thread])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({1: [2, 3, 4]}, [0, 1, 4], id="several"),
+        pytest.param({1: [2], 2: [3]}, [0, 1, 2, 3], id="in the additional drawing too"),
+        pytest.param({0: [5]}, [0, 5, 1], id="in the first drawing"),
+        pytest.param({1: [13, 2]}, [0, 1, 2], id="an error that is outdated"),
+        pytest.param({13: [2]}, [0, 1, 13, 2], id="an error while outdated"),
+    ],
+)
+def test_changes_during_a_drawing_are_answered_by_one_more_with_the_newest_value(where, changes, expected):
+    control, drawn = slider(), []
+
+    def draw(value):
+        drawn.append(value)
+        for newer in changes.get(value, []):
+            where(setattr, control, "value", newer)
+        return flat(value)
+
+    show(draw, value=control)
+    for value in [1, 13] if 13 in changes else [1]:
+        control.value = value
+    assert drawn == expected
+    assert_shows(expected[-1])
+
+
+def test_a_change_of_one_control_draws_once_with_the_values_of_all():
+    drawn = []
+    explorer = show(lambda a, b: (drawn.append((a, b)), flat(0))[1], a=slider(), b=slider())
+    explorer.controls["a"].value = 1
+    explorer.controls["b"].value = 2
+    assert drawn == [(0, 0), (1, 0), (1, 2)]
+
+
+@pytest.mark.parametrize("error", [ValueError("no <b>digit</b> & no code"), KeyError("x"), ZeroDivisionError()])
+def test_what_a_later_drawing_raises_is_said_as_an_alert_and_the_next_good_value_heals_it(error):
+    def draw(value):
+        if value == 1:
+            raise error
+        return flat(value)
+
+    explorer = show(draw)
+    explorer.controls["value"].value = 1
+    said = html.escape(f"{type(error).__name__}: {error}")
+    assert explorer.reading.value == f'<span role="alert"><b>{said}</b></span>'
+    explorer.controls["value"].value = 2
+    assert_shows(2)
+
+
+def test_an_error_of_the_newest_value_is_what_stays():
+    control = slider()
+
+    def draw(value):
+        if value == 2:
+            control.value = 13
+        return flat(value)
+
+    explorer = show(draw, value=control)
+    control.value = 2
+    assert "ValueError: 13" in explorer.reading.value
+
+
+def test_an_interrupted_drawing_does_not_keep_later_ones_from_being_seen():
+    def draw(value):
+        if value == 1:
+            raise KeyboardInterrupt
+        return flat(value)
+
+    explorer = show(draw)
+    with pytest.raises(KeyboardInterrupt):
+        explorer.controls["value"].value = 1
+    explorer.controls["value"].value = 2
+    assert_shows(2)
+
+
+def test_what_the_first_drawing_raises_is_raised_and_leaves_no_half_made_widget(shown):
+    before = models()
+    with pytest.raises(ZeroDivisionError):
+        show(lambda value: 1 / 0)
+    assert (explore.live, shown, models()) == ({}, [], before)
+
+
+# ---------------------------------------------------------------- a cell that is run again
+
+
+def test_running_a_cell_again_adds_no_model_and_closing_takes_all_away():
+    before, counts = models(), []
+    for _ in range(3):
+        explorer = show(lambda value, kind: flat(value), value=slider(), kind=explore.choice("kind", range(3)))
+        counts.append(len(models()))
+    assert len({*counts}) == 1
+    explorer.close()
+    assert models() == before
+
+
+def test_a_second_call_with_the_same_name_shows_a_new_widget_and_silences_the_first():
+    drawn = []
+    first, second = (show(lambda value: (drawn.append(value), flat(value))[1]) for _ in range(2))
+    assert first is not second
+    first.controls["value"].value = 7
+    assert drawn == [0, 0]
+    assert first.box.comm is None
+
+
+def test_calls_with_different_names_live_side_by_side():
+    for name in ("2.7", "1.9"):
+        explore.explore(name, "", flat, {"value": slider()})
+    assert list(explore.live) == ["2.7", "1.9"]
+    assert all(own.box.comm for own in explore.live.values())
+
+
+def test_a_replaced_widget_is_forgotten_with_all_that_it_drew_from():
+    explorer = show(lambda value: flat(value))
+    first = [weakref.ref(own) for own in (explorer, explorer.draw, explorer.controls["value"])]
+    del explorer
+    show(flat)
+    gc.collect()
+    assert [own() for own in first] == [None] * 3
