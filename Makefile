@@ -21,7 +21,7 @@ export GM_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures $(NAMES:%=figures-%) test lint lab notebooks weights bench clean
+.PHONY: help setup figures $(NAMES:%=figures-%) test check lint lab notebooks weights bench clean
 
 help:       ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+: *.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ $(NAMES:%=figures-%): figures-%: $(STAMP)
 test: lint ## lint, tests, and every notebook run again and compared with what is committed
 	$(PYTHON) -m pytest --durations=15
 	$(PYTHON) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -p no:cacheprovider --durations=5 $(BOOKS)
+
+check: lint ## lint, and the tests that take no time: while you work
+	$(PYTHON) -m pytest -q -m "not slow"
 
 lint: $(STAMP) ## style, types
 	$(PYTHON) -m ruff check . $(BOOKS)

@@ -127,7 +127,7 @@ def _declared(path: Path) -> dict[str, Any]:
         declared = papermill.inspect_notebook(str(path))
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no notebook, or holds the marks of an unfinished merge: mend it first") from error
-    except ValueError as error:
+    except (ValueError, papermill.exceptions.PapermillException) as error:
         raise UsageError(f"{path} can't be run as a notebook of Python ({error})") from error
     try:
         defaults = {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()}

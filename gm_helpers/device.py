@@ -26,7 +26,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() and _computes("cuda") is None else "cpu")
-    if not re.fullmatch(r"cpu|(cuda|mps)(:\d{1,3})?", name):
+    if not re.fullmatch(r"cpu|(cuda|mps)(:\d{1,2})?", name):
         raise UsageError(f"unknown device {name!r}: choose one of {', '.join(DEVICES)}")
     if (reason := _computes(name)) is not None:
         here = [other for other in DEVICES[1:] if _computes(other) is None]
