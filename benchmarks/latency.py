@@ -12,22 +12,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nbformat
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from test_in_browser import chromium, jupyterlab, run_all
+from browser import chromium, installed, jupyterlab, run_all
 
-CELLS = """\
-import torch
-from gm_helpers import recipes, widgets
+CELLS = [
+    """import torch
+from gm_helpers import pages, recipes, widgets
 deep, flat = (recipes.pretrained(name, "cpu") for name in ("vae-20d", "vae-2d"))
-widgets.interpolation("digits", torch.randn(10, 20), lambda z: deep.decode(z).sigmoid())
----
-widgets.two_normals()
----
-widgets.latent_pad(flat, torch.randn(1000, 2), torch.zeros(1000).long())
-"""
+widgets.interpolation("digits", torch.randn(10, 20), lambda z: deep.decode(z).sigmoid())""",
+    "widgets.two_normals()",
+    "pages.latent_pad(flat, torch.randn(1000, 2), torch.zeros(1000).long())",
+]
 
 # The next press's milliseconds: until a frame is painted in which the picture is another, or, without a picture, the
 # first frame after it.
@@ -63,14 +60,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presses", type=int, default=60)
     presses = parser.parse_args().presses
-    with tempfile.TemporaryDirectory() as folder, jupyterlab(Path(folder)) as address, sync_playwright() as playwright:
-        cells = [nbformat.v4.new_code_cell(source) for source in CELLS.split("---\n")]
-        book = nbformat.read(Path(folder, "notebooks", "two_widgets.ipynb"), as_version=4)  # for its kernel's name
-        book.cells = cells
-        nbformat.write(book, Path(folder, "notebooks", "latency.ipynb"))
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+    if not (path := installed()):
+        raise SystemExit("no Chromium here: install the package chromium")
+    with tempfile.TemporaryDirectory() as folder, jupyterlab(Path(folder), CELLS) as address, chromium(path) as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 1600})
-        if errors := run_all(page, address.format("latency")):
+        if errors := run_all(page, address.format("cells")):
             raise SystemExit(f"the notebook failed: {errors}")
         boxes, pad = page.locator(".gm-explorer"), page.locator("canvas.gm-pad")
         images = boxes.locator("img.widget-image")

@@ -1,5 +1,5 @@
 // A VAE's decoder in the page: no kernel, no network, no framework. `start` finds the page's static picture and puts
-// a pad or sliders in its place. What is written here is what gm_helpers/widgets.py sends with its data.
+// a pad or sliders in its place. What is written here is what gm_helpers/pages.py sends with its data.
 
 const PICTURE = 224;                                   // screen pixels of a decoded digit
 const ALLOW_ARROWS = {"data-lm-suppress-shortcuts": "true"};  // else JupyterLab takes the arrow keys for itself

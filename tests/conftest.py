@@ -2,11 +2,15 @@
 
 import multiprocessing
 import signal
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.distributions import Bernoulli, Normal
+from torch.func import jacrev
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gm_helpers.flows import Flatten, ImageFlow
 from gm_helpers.vae import VAE
@@ -42,8 +46,37 @@ def shown(monkeypatch):
     plt.close("all")
 
 
+@contextmanager
+def handled(number, handler):
+    """A signal has that handler meanwhile."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def same(one, other) -> bool:
+    """Equal to the bit and of the same types, at any depth."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))
+    return type(one) is type(other) and one == other
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=seeded(seed))
+
+
+def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, dtype=torch.float64, generator=seeded(seed))
 
 
 def randomized(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -53,6 +86,12 @@ def randomized(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
         inputs = parameter[0].numel() if name.endswith("weight") else 10
         parameter.data.normal_(0, inputs**-0.5, generator=generator)
     return module
+
+
+def jacobian(bijection: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """∂z/∂x at one example x, as a square matrix, of a layer or flow that gives z and a log-determinant."""
+    matrix = jacrev(lambda own: bijection(own[None])[0][0], chunk_size=98)(x)
+    return matrix.reshape(x.numel(), x.numel()).detach()
 
 
 def random_vae(latent_dim: int, seed: int = 0, hidden: int = 16, kind: type[VAE] = VAE) -> VAE:
@@ -112,3 +151,47 @@ class NoFloat64(torch.Tensor):
         if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
             raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
         return found
+
+
+class Recording(TorchDispatchMode):
+    """Stands in for a CUDA graph: records torch's operations, and replays them into the tensors of then."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.register_generator_state = [], lambda generator: None
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._local_scalar_dense.default:  # somebody asks for a number
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        result = function(*args, **kwargs)
+        self.calls.append((function, args, kwargs, result))
+        return result
+
+    @torch.no_grad()
+    def replay(self):
+        for function, args, kwargs, result in self.calls:
+            for own, new in zip(tree_leaves(result), tree_leaves(function(*args, **kwargs)), strict=True):
+                if isinstance(own, torch.Tensor) and own.data_ptr() != new.data_ptr():  # neither in place nor a view
+                    own.copy_(new)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Stands in for CUDA, which a test machine has not: generators say that they are there, tensors lie on the CPU."""
+
+    class Device(str):
+        type = "cuda"
+
+    class Generator(torch.Generator):
+        device = Device("cpu")
+        clone_state = torch.Generator.get_state
+        graphsafe_set_state = torch.Generator.set_state
+
+    names = {"CUDAGraph": Recording, "graph": lambda recording: recording, "current_device": lambda: 0}
+    names |= dict.fromkeys(("device", "stream", "Stream", "synchronize"), lambda *_: nullcontext())
+    names |= {"get_rng_state": lambda _: torch.ones(1), "set_rng_state": lambda *_: None}
+    for name, own in names.items():
+        monkeypatch.setattr(torch.cuda, name, own)
+    monkeypatch.setattr(torch, "Generator", Generator)
+    monkeypatch.setattr(torch.cuda, "default_generators", [Generator()])

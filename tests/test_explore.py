@@ -1,9 +1,7 @@
 """Sliders without a browser: controls are set as a frontend sets them, and what would be seen is read back."""
 
 import gc
-import html
 import io
-import threading
 import weakref
 
 import matplotlib.pyplot as plt
@@ -29,10 +27,13 @@ def show(draw, **controls):
     return explore.live["test"]
 
 
+ERRORS = {13: RuntimeError("no <b>digit</b> & no code"), 99: KeyboardInterrupt()}
+
+
 def flat(value):
-    """One grey value, and its name; 13 can't be drawn."""
-    if value == 13:
-        raise ValueError("13")
+    """One grey value, and what it reads; some can't be drawn."""
+    if value in ERRORS:
+        raise ERRORS[value]
     return explore.digits(torch.full((1, 784), value / 255), 1), f"{value:.0f}"
 
 
@@ -70,15 +71,11 @@ def test_a_figure_is_shown_as_a_png_and_closed():
 
 
 @pytest.mark.parametrize("step", [0.02, 0.05, 0.1, 1])
-def test_a_slider_s_readout_is_as_fine_as_its_steps(step):
-    own = explore.slider("mean μ", 0, -4, 4, step)
+def test_a_control_has_its_name_in_front_and_as_a_hint_and_a_readout_as_fine_as_its_steps(step):
+    own, other = explore.slider("mean μ", 0, -4, 4, step), explore.choice("way", ["straight"])
+    assert own.description == own.tooltip == "mean μ"
+    assert other.description == other.tooltip == "way"
     assert float(format(step, own.readout_format)) == step
-    assert (own.value, own.min, own.max, own.step) == (0, -4, 4, step)
-
-
-@pytest.mark.parametrize("control", [explore.slider("a name", 0, 0, 1, 0.1), explore.choice("a name", range(10))])
-def test_every_control_has_its_name_in_front_and_as_a_hint(control):
-    assert control.description == control.tooltip == "a name"
 
 
 def test_one_output_holds_the_live_widget_and_its_first_state_as_a_static_picture(shown, tmp_path):
@@ -102,39 +99,26 @@ def test_a_reading_is_text_and_not_html():
 # ---------------------------------------------------------------- the newest value, and errors
 
 
-def here(change, *values):
-    change(*values)
-
-
-def in_another_thread(change, *values):
-    thread = threading.Thread(target=change, args=values)
-    thread.start()
-    thread.join()
-
-
-@pytest.mark.parametrize("where", [here, in_another_thread])
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         pytest.param({1: [2, 3, 4]}, [0, 1, 4], id="several"),
         pytest.param({1: [2], 2: [3]}, [0, 1, 2, 3], id="in the additional drawing too"),
         pytest.param({0: [5]}, [0, 5, 1], id="in the first drawing"),
-        pytest.param({1: [13, 2]}, [0, 1, 2], id="an error that is outdated"),
-        pytest.param({13: [2]}, [0, 1, 13, 2], id="an error while outdated"),
+        pytest.param({1: [13], 13: [2]}, [0, 1, 13, 2], id="in a drawing that fails"),
     ],
 )
-def test_changes_during_a_drawing_are_answered_by_one_more_with_the_newest_value(where, changes, expected):
+def test_changes_during_a_drawing_are_answered_by_one_more_with_the_newest_value(changes, expected):
     control, drawn = slider(), []
 
     def draw(value):
         drawn.append(value)
         for newer in changes.get(value, []):
-            where(setattr, control, "value", newer)
+            control.value = newer
         return flat(value)
 
     show(draw, value=control)
-    for value in [1, 13] if 13 in changes else [1]:
-        control.value = value
+    control.value = 1
     assert drawn == expected
     assert_shows(expected[-1])
 
@@ -147,17 +131,11 @@ def test_a_change_of_one_control_draws_once_with_the_values_of_all():
     assert drawn == [(0, 0), (1, 0), (1, 2)]
 
 
-@pytest.mark.parametrize("error", [ValueError("no <b>digit</b> & no code"), KeyError("x"), ZeroDivisionError()])
-def test_what_a_later_drawing_raises_is_said_as_an_alert_and_the_next_good_value_heals_it(error):
-    def draw(value):
-        if value == 1:
-            raise error
-        return flat(value)
-
-    explorer = show(draw)
-    explorer.controls["value"].value = 1
-    said = html.escape(f"{type(error).__name__}: {error}")
-    assert explorer.reading.value == f'<span role="alert"><b>{said}</b></span>'
+def test_what_a_later_drawing_raises_is_said_as_an_alert_and_the_next_good_value_heals_it():
+    explorer = show(flat)
+    explorer.controls["value"].value = 13
+    alert = '<span role="alert"><b>RuntimeError: no &lt;b&gt;digit&lt;/b&gt; &amp; no code</b></span>'
+    assert explorer.reading.value == alert
     explorer.controls["value"].value = 2
     assert_shows(2)
 
@@ -172,18 +150,13 @@ def test_an_error_of_the_newest_value_is_what_stays():
 
     explorer = show(draw, value=control)
     control.value = 2
-    assert "ValueError: 13" in explorer.reading.value
+    assert "RuntimeError: no" in explorer.reading.value
 
 
 def test_an_interrupted_drawing_does_not_keep_later_ones_from_being_seen():
-    def draw(value):
-        if value == 1:
-            raise KeyboardInterrupt
-        return flat(value)
-
-    explorer = show(draw)
+    explorer = show(flat)
     with pytest.raises(KeyboardInterrupt):
-        explorer.controls["value"].value = 1
+        explorer.controls["value"].value = 99
     explorer.controls["value"].value = 2
     assert_shows(2)
 
@@ -206,22 +179,6 @@ def test_running_a_cell_again_adds_no_model_and_closing_takes_all_away():
     assert len({*counts}) == 1
     explorer.close()
     assert models() == before
-
-
-def test_a_second_call_with_the_same_name_shows_a_new_widget_and_silences_the_first():
-    drawn = []
-    first, second = (show(lambda value: (drawn.append(value), flat(value))[1]) for _ in range(2))
-    assert first is not second
-    first.controls["value"].value = 7
-    assert drawn == [0, 0]
-    assert first.box.comm is None
-
-
-def test_calls_with_different_names_live_side_by_side():
-    for name in ("2.7", "1.9"):
-        explore.explore(name, "", flat, {"value": slider()})
-    assert list(explore.live) == ["2.7", "1.9"]
-    assert all(own.box.comm for own in explore.live.values())
 
 
 def test_a_replaced_widget_is_forgotten_with_all_that_it_drew_from():

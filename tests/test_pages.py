@@ -1,0 +1,97 @@
+"""Pages without a browser: what an output holds is read as HTML, and its weights decode as a page would."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from conftest import NoFloat64, random_images, random_vae, seeded
+from torch.distributions import Normal, kl_divergence
+
+from gm_helpers import explore, figures, pages
+
+pytestmark = pytest.mark.usefixtures("shown")
+
+VAES = {"latentPad": random_vae(2).float(), "latentSliders": random_vae(4).float()}
+CODES, IMAGES = torch.randn(30, 2, generator=seeded(0)), random_images(6).float()
+LABELS = torch.tensor([3, 1, 4, 1, 5, 9])
+PAGES = {
+    "latentPad": lambda folder="": pages.latent_pad(VAES["latentPad"], CODES, torch.arange(30) % 10, folder),
+    "latentSliders": lambda folder="": pages.latent_sliders(VAES["latentSliders"], IMAGES, LABELS, folder),
+}
+every_page = pytest.mark.parametrize("kind", PAGES)
+
+
+class Page(HTMLParser):
+    """The page of the last output: its tags with their attributes, the script, and what `start` is given."""
+
+    def __init__(self, shown):
+        super().__init__()
+        self.content, self.tags, self.script = shown[-1].content, [], ""
+        self.feed(self.content["text/html"])
+        call = re.search(r"^start\((.+?), (\w+), (\{.*\})\);$", self.script, flags=re.MULTILINE)
+        self.name, self.kind, self.data = json.loads(call[1]), call[2], json.loads(call[3])
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, text):
+        self.script += text if self.cdata_elem == "script" else ""
+
+
+@every_page
+def test_a_page_is_a_static_picture_with_alternative_text_both_saved_and_one_script(kind, shown, tmp_path):
+    PAGES[kind](str(tmp_path))
+    page = Page(shown)
+    png, alt = page.content["image/png"], page.content["text/plain"]
+    assert page.tags == [
+        ("div", {"class": "gm-page", "data-page": page.name}),
+        ("img", {"alt": alt, "src": f"data:image/png;base64,{base64.b64encode(png).decode()}"}),
+        ("script", {}),
+    ]
+    assert page.content["text/html"].endswith("})();</script>")
+    assert shown[0].metadata["image/png"]["alt"] == alt
+    assert (tmp_path / f"{page.name}.png").read_bytes() == png
+    assert (tmp_path / f"{page.name}.txt").read_text() == alt + "\n"
+
+
+@every_page
+def test_a_page_s_little_endian_float16_weights_decode_as_the_model_does(kind, shown):
+    PAGES[kind]()
+    data = Page(shown).data
+    latents, hidden, pixels = data["sizes"]
+    numbers = np.frombuffer(base64.b64decode(data["weights"]), "<f2").astype(float)
+    ends = np.cumsum([latents * hidden, hidden, hidden * pixels, pixels])
+    *parts, rest = np.split(numbers, ends)
+    w1, b1, w2, b2 = (own.reshape(-1, n) for own, n in zip(parts, (latents, hidden, hidden, pixels), strict=True))
+    z = torch.randn(10, latents, generator=seeded(1))
+    expected = VAES[kind].decode(z).detach().numpy()
+    assert np.tanh(z.numpy() @ w1.T + b1) @ w2.T + b2 == pytest.approx(expected, abs=0.01)
+    assert rest.size == 0
+
+
+def test_a_pad_draws_the_given_codes_to_two_decimals_with_their_labels_and_colours(shown):
+    codes = CODES.clone().requires_grad_().as_subclass(NoFloat64)  # of any device
+    pages.latent_pad(random_vae(2), codes, torch.arange(30) % 10)
+    page = Page(shown)
+    assert (page.name, page.kind) == ("1.15-pad", "latentPad")
+    assert page.data["codes"] == np.round(CODES.double().numpy(), 2).tolist()
+    assert page.data["labels"] == 3 * list(range(10))
+    assert page.data["colours"] == list(figures.CLASS_COLOURS)
+
+
+def test_sliders_start_from_the_posterior_means_sorted_by_how_much_each_latent_says(shown):
+    PAGES["latentSliders"]()
+    model = VAES["latentSliders"]
+    mean, log_var = model.encode(IMAGES)
+    kl = kl_divergence(Normal(mean, (log_var / 2).exp()), Normal(0.0, 1.0)).mean(0).tolist()
+    page = Page(shown)
+    assert (page.name, page.kind) == ("1.14-sliders", "latentSliders")
+    assert page.data["kl"] == pytest.approx(kl)
+    assert page.data["order"] == sorted(range(4), key=kl.__getitem__, reverse=True) != sorted(range(4))
+    assert page.data["codes"] == np.round(mean.detach().double().numpy(), 3).tolist()
+    assert page.data["labels"] == LABELS.tolist()
+    assert page.content["image/png"] == explore.digits(model.decode(mean[:1]).sigmoid(), columns=1)
