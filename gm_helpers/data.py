@@ -186,7 +186,7 @@ def _download(name: str, raw: Path) -> bytes:
             reasons.append(f"{urlparse(mirror).netloc}: its SHA-256 is not that of the original MNIST file")
         except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:  # each is a failed mirror
             cause = getattr(error, "reason", error)  # of a URLError
-            reason = getattr(cause, "strerror", None) or str(cause) or type(error).__name__
+            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split()) or type(error).__name__
             reasons.append(f"{urlparse(mirror).netloc}: {reason}")
     raise UnreachableError(
         f"{name}.gz could not be fetched from {'; '.join(reasons)}; if you have the files, put {', '.join(SHA256)}, "

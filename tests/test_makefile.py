@@ -28,7 +28,7 @@ case "$*" in
         touch "drawing-$4"
         for turn in 1 2 3 4 5 6 7 8 9 10; do
             if test ! -e wait || test -e drawing-1_a -a -e drawing-2_b; then exit 0; fi
-            sleep 0.1
+            sleep 1
         done
         exit 1 ;;
 esac
@@ -36,26 +36,33 @@ esac
 
 
 @pytest.fixture
-def course(tmp_path):
-    """A copy of the Makefile with stubs of what it reads, all of them made an hour ago."""
+def bare(tmp_path):
+    """A copy of the Makefile with stubs of what it reads, all of them made an hour ago, and no Python on the path."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    sources = ["notebooks/source/1_a.md", "notebooks/source/2_b.md"]
-    for name in [*INPUTS, *sources, "README.md"]:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
-        age(path, 3600)
+    for name in [*INPUTS, "README.md", "notebooks/source/1_a.md", "notebooks/source/2_b.md"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        age(tmp_path / name, 3600)
     (tmp_path / "bin").mkdir()
     for tool in ["awk", "ln", "make", "mkdir", "rm", "sleep", "touch"]:
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
-    user(tmp_path, 1000)
+    offer(tmp_path, "id", content="#!/bin/sh\necho 1000\n")
     return tmp_path
 
 
-def user(course, number):
-    """Who makes it: 0 is root."""
-    (course / "bin" / "id").write_text(f"#!/bin/sh\necho {number}\n")
-    (course / "bin" / "id").chmod(0o755)
+@pytest.fixture
+def course(bare):
+    """With a Python on the path."""
+    offer(bare, "python3.12")
+    return bare
+
+
+@pytest.fixture
+def installed(course):
+    """After make setup."""
+    make(course, "setup")
+    calls(course)
+    return course
 
 
 def age(path, seconds):
@@ -63,9 +70,9 @@ def age(path, seconds):
     os.utime(path, (now - seconds, now - seconds))
 
 
-def offer(course, *names):
+def offer(course, *names, content=PYTHON):
     for name in names:
-        (course / "bin" / name).write_text(PYTHON)
+        (course / "bin" / name).write_text(content)
         (course / "bin" / name).chmod(0o755)
 
 
@@ -88,9 +95,11 @@ def calls(course):
     return [line for line in lines if not re.match(r"\S+ -c ", line)]
 
 
-def complaints(run):
-    """What is said on standard error but for make's own line that a target failed."""
-    return [line for line in run.stderr.splitlines() if not line.startswith("make: ***")]
+def complaint(run):
+    """The one line on standard error but for make's own that a target failed."""
+    assert run.returncode != 0
+    [sentence] = [line for line in run.stderr.splitlines() if not line.startswith("make: ***")]
+    return sentence
 
 
 def test_plain_make_lists_each_public_target_with_one_line_and_does_nothing_else(course):
@@ -99,26 +108,19 @@ def test_plain_make_lists_each_public_target_with_one_line_and_does_nothing_else
     targets = [name for name in phony if re.fullmatch("[a-z]+", name)]
     assert (run.returncode, run.stderr) == (0, "")
     assert [re.fullmatch(r"make (\w+) +\w.*", line)[1] for line in run.stdout.splitlines()] == targets
-    assert not (course / ".venv").exists()
+    assert calls(course) == []
 
 
-def test_without_a_suitable_python_one_sentence_names_those_that_are(course):
-    offer(course, "python3.14", "python3.10", "python3", "python")
-    run = make(course, "setup")
-    assert run.returncode != 0
-    [sentence] = complaints(run)
-    assert "Python 3.13, 3.12 or 3.11" in sentence
-    assert not (course / ".venv").exists()
+def test_without_a_suitable_python_one_sentence_names_those_that_are(bare):
+    offer(bare, "python3.14", "python3.10", "python3", "python")
+    assert "Python 3.13, 3.12 or 3.11" in complaint(make(bare, "setup"))
+    assert calls(bare) == []
 
 
 def test_a_python_without_venv_is_named_with_the_package_that_is_missing(course):
-    offer(course, "python3.12")
     fail(course, "ensurepip")
-    run = make(course, "setup")
-    assert run.returncode != 0
-    [sentence] = complaints(run)
-    assert "apt install python3.12-venv" in sentence
-    assert not (course / ".venv").exists()
+    assert "apt install python3.12-venv" in complaint(make(course, "setup"))
+    assert calls(course) == []
 
 
 @pytest.mark.parametrize(
@@ -129,49 +131,34 @@ def test_a_python_without_venv_is_named_with_the_package_that_is_missing(course)
         (["python3.11", "python3.14"], "python3.11"),
     ],
 )
-def test_the_newest_python_that_suits_makes_the_environment(course, names, newest):
-    offer(course, *names)
-    assert make(course, "setup").returncode == 0
-    assert calls(course) == [f"{newest} -m venv .venv", PIP, INSTALL]
+def test_the_newest_python_that_suits_makes_the_environment(bare, names, newest):
+    offer(bare, *names)
+    assert make(bare, "setup").returncode == 0
+    assert calls(bare) == [f"{newest} -m venv .venv", PIP, INSTALL]
 
 
 def test_a_python_that_is_on_the_path_but_does_not_start_is_passed_over(course):
-    offer(course, "python3.12")
-    (course / "bin" / "python3.13").write_text("#!/bin/sh\nexit 127\n")  # so does pyenv's shim
-    (course / "bin" / "python3.13").chmod(0o755)
+    offer(course, "python3.13", content="#!/bin/sh\nexit 127\n")  # so does pyenv's shim
     assert make(course, "setup").returncode == 0
     assert calls(course)[0] == "python3.12 -m venv .venv"
 
 
 def test_pip_options_reach_pip(course):
-    offer(course, "python3.12")
     make(course, "setup", "PIP_OPTIONS=--no-index --find-links=/wheels")
     assert calls(course)[1:] == [own.replace("-q", "-q --no-index --find-links=/wheels") for own in (PIP, INSTALL)]
 
 
-def test_a_second_setup_does_nothing(course):
-    offer(course, "python3.12")
-    make(course, "setup")
-    calls(course)
-    assert make(course, "setup").returncode == 0
-    assert calls(course) == []
-
-
 @pytest.mark.parametrize(("changed", "again"), [*((name, True) for name in INPUTS), ("README.md", False)])
-def test_setup_runs_again_when_what_is_installed_has_changed(course, changed, again):
-    offer(course, "python3.12")
-    make(course, "setup")
-    calls(course)
-    age(course / ".venv" / ".installed", 1800)
-    (course / changed).touch()
-    assert make(course, "setup").returncode == 0
-    assert (INSTALL in calls(course)) == again
-    make(course, "setup")
-    assert calls(course) == []
+def test_setup_runs_again_once_when_what_is_installed_has_changed(installed, changed, again):
+    age(installed / ".venv" / ".installed", 1800)
+    (installed / changed).touch()
+    assert make(installed, "setup").returncode == 0
+    assert (INSTALL in calls(installed)) == again
+    make(installed, "setup")
+    assert calls(installed) == []
 
 
 def test_after_a_failed_installation_the_next_make_tries_again(course):
-    offer(course, "python3.12")
     fail(course, "-m pip")
     assert make(course, "setup").returncode != 0
     fail(course, "nothing")
@@ -180,38 +167,37 @@ def test_after_a_failed_installation_the_next_make_tries_again(course):
     assert INSTALL in calls(course)
 
 
-def test_without_its_environment_the_course_is_set_up_again(course):
-    offer(course, "python3.12")
-    make(course, "setup")
-    calls(course)
-    shutil.rmtree(course / ".venv")
-    make(course, "setup")
-    assert INSTALL in calls(course)
+def test_without_its_environment_the_course_is_set_up_again(installed):
+    shutil.rmtree(installed / ".venv")
+    make(installed, "setup")
+    assert INSTALL in calls(installed)
 
 
-def test_every_notebook_has_its_own_figures_and_the_profile_reaches_it(course):
-    offer(course, "python3.12")
-    assert make(course, "figures", "PROFILE=full").returncode == 0
+def test_every_notebook_has_its_own_figures_and_the_profile_reaches_it(installed):
+    assert make(installed, "figures", "PROFILE=full").returncode == 0
     drawn = [f"python -m gm_helpers figures {name} --profile full" for name in ["1_a", "2_b"]]
-    assert sorted(calls(course)[3:]) == drawn
-    make(course, "figures-2_b")
-    assert calls(course) == ["python -m gm_helpers figures 2_b --profile quick"]
+    assert sorted(calls(installed)) == drawn
+    make(installed, "figures-2_b")
+    assert calls(installed) == ["python -m gm_helpers figures 2_b --profile quick"]
 
 
-def test_notebooks_are_drawn_side_by_side(course):
-    offer(course, "python3.12")
-    (course / "wait").touch()
-    assert make(course, "--jobs=2", "figures").returncode == 0
+def test_notebooks_are_drawn_side_by_side(installed):
+    (installed / "wait").touch()
+    assert make(installed, "--jobs=2", "figures").returncode == 0
 
 
-@pytest.mark.parametrize("target", ["figures", "test", "lint", "lab", "notebooks", "weights"])
+@pytest.mark.parametrize("target", ["figures", "test", "check", "lint", "lab", "notebooks", "weights"])
 def test_targets_set_up_what_they_need_and_then_do_their_work(course, target):
-    offer(course, "python3.12")
     assert make(course, target).returncode == 0
     first, second, third, *work = calls(course)
     assert (first, second, third) == ("python3.12 -m venv .venv", PIP, INSTALL)
     assert work
     assert all(line.startswith("python -m ") for line in work)
+
+
+def test_weights_are_those_that_are_shipped_trained_in_full_to_where_they_are_shipped(installed):
+    make(installed, "weights")
+    assert calls(installed) == ["python -m gm_helpers train --shipped --profile full --out gm_helpers/weights"]
 
 
 @pytest.mark.parametrize(
@@ -223,52 +209,30 @@ def test_targets_set_up_what_they_need_and_then_do_their_work(course, target):
         ("/my data", "/my data"),
         ("~/x", "~/x"),
         ("", ""),
-        (None, ""),
     ],
 )
-@pytest.mark.parametrize("way", ["environment", "argument"])
-def test_a_relative_data_folder_is_handed_down_as_an_absolute_one(course, given, meant, way):
-    offer(course, "python3.12")
-    if given is None:
-        make(course, "figures-1_a")
-    elif way == "environment":
-        make(course, "figures-1_a", GM_DATA=given)
-    else:
-        make(course, "figures-1_a", f"GM_DATA={given}")
-    assert (course / "data").read_text() == meant.format(here=course) + "\n"
+def test_a_relative_data_folder_is_handed_down_as_an_absolute_one(installed, given, meant):
+    for arguments, environment in (([f"GM_DATA={given}"], {}), ([], {"GM_DATA": given})):
+        make(installed, "figures-1_a", *arguments, **environment)
+        assert (installed / "data").read_text() == meant.format(here=installed) + "\n"
 
 
-def test_nbval_and_lint_take_the_notebooks_that_have_a_source_and_the_kernel_of_this_python(course):
-    offer(course, "python3.12")
-    (course / "notebooks" / "Untitled.ipynb").touch()
-    assert make(course, "test").returncode == 0
-    with_notebooks = [line for line in calls(course) if ".ipynb" in line]
+def test_nbval_and_lint_take_the_notebooks_that_have_a_source_and_the_kernel_of_this_python(installed):
+    (installed / "notebooks" / "Untitled.ipynb").touch()
+    assert make(installed, "test").returncode == 0
+    with_notebooks = [line for line in calls(installed) if ".ipynb" in line]
     assert len(with_notebooks) == 3
     assert all(line.endswith(" notebooks/1_a.ipynb notebooks/2_b.ipynb") for line in with_notebooks)
     assert "--nbval-current-env" in with_notebooks[-1]
 
 
-def test_root_is_told_in_a_sentence_how_to_start_jupyterlab(course):
-    offer(course, "python3.12")
-    make(course, "setup")
-    user(course, 0)
-    calls(course)
-    run = make(course, "lab")
-    assert run.returncode != 0
-    assert complaints(run) == [
-        "JupyterLab doesn't start as root: work as another user, or run make lab LAB_OPTIONS=--allow-root."
-    ]
-    assert calls(course) == []
-    assert make(course, "lab", "LAB_OPTIONS=--no-browser --allow-root").returncode == 0
-    assert calls(course) == ["python -m jupyterlab --notebook-dir=notebooks --no-browser --allow-root"]
-
-
-def test_options_reach_jupyterlab(course):
-    offer(course, "python3.12")
-    make(course, "setup")
-    calls(course)
-    assert make(course, "lab", "LAB_OPTIONS=--port=9999").returncode == 0
-    assert calls(course) == ["python -m jupyterlab --notebook-dir=notebooks --port=9999"]
+def test_root_is_told_in_a_sentence_how_to_start_jupyterlab(installed):
+    offer(installed, "id", content="#!/bin/sh\necho 0\n")
+    sentence = "JupyterLab doesn't start as root: work as another user, or run make lab LAB_OPTIONS=--allow-root."
+    assert complaint(make(installed, "lab")) == sentence
+    assert calls(installed) == []
+    assert make(installed, "lab", "LAB_OPTIONS=--no-browser --allow-root").returncode == 0
+    assert calls(installed) == ["python -m jupyterlab --notebook-dir=notebooks --no-browser --allow-root"]
 
 
 def test_the_benchmarks_environment_sees_the_course_s_in_a_folder_of_any_name(tmp_path):
@@ -287,33 +251,25 @@ def test_the_benchmarks_environment_sees_the_course_s_in_a_folder_of_any_name(tm
 
 
 @pytest.mark.parametrize(
-    ("target", "work"),
+    "part",
     [
-        ("setup", "-m venv"),
-        ("setup", "--upgrade pip"),
-        ("figures", "figures 1_a"),
-        ("test", "--durations=15"),
-        ("test", "--nbval"),
-        ("lint", "ruff check"),
-        ("lint", "ruff format"),
-        ("lint", "mypy"),
-        ("lab", "jupyterlab"),
-        ("notebooks", "notebooks"),
-        ("weights", "train"),
+        *("setup: -m venv", "setup: --upgrade pip", "figures: figures 1_a", "test: --durations=15", "test: --nbval"),
+        *("check: not slow", "lint: ruff check", "lint: ruff format", "lint: mypy", "lab: jupyterlab"),
+        *("notebooks: notebooks", "weights: train"),
     ],
 )
-def test_a_target_fails_with_each_part_of_its_work(course, target, work):
-    offer(course, "python3.12")
+def test_a_target_fails_with_each_part_of_its_work(course, part):
+    target, work = part.split(": ")
     fail(course, work)
     assert make(course, target).returncode != 0
 
 
-def test_clean_removes_what_was_installed_keeps_what_runs_have_made_and_needs_no_python(course):
+def test_clean_removes_what_was_installed_keeps_what_runs_have_made_and_needs_no_python(bare):
     made = [".venv/half-made", ".venv-bench/x", ".ruff_cache/0", ".mypy_cache/0", "gm_helpers.egg-info/x"]
     kept = ["figures/quick/1.png", "figures/full/1.png", "runs/gan.state", "notebooks/1_a.ipynb", "mine.egg-info/x"]
     for name in [*made, *kept]:
-        (course / name).parent.mkdir(parents=True, exist_ok=True)
-        (course / name).touch()
-    assert make(course, "clean").returncode == 0
-    assert [name for name in made if (course / name).exists()] == []
-    assert [name for name in [*kept, *INPUTS] if not (course / name).exists()] == []
+        (bare / name).parent.mkdir(parents=True, exist_ok=True)
+        (bare / name).touch()
+    assert make(bare, "clean").returncode == 0
+    assert [name for name in made if (bare / name).exists()] == []
+    assert [name for name in [*kept, *INPUTS] if not (bare / name).exists()] == []
