@@ -511,3 +511,8 @@ def test_a_source_that_fails_leaves_the_notebook_as_it_was(tmp_path, source, mon
         batch.write(source)
     assert (tmp_path / "7_toy.ipynb").read_text() == "as it was"
     assert {own.name for own in tmp_path.iterdir()} == {"source", "7_toy.ipynb"}
+
+
+def test_the_kernel_is_of_the_python_that_runs_this(tmp_path):
+    spec = batch.ThisPython(errors=str(tmp_path / "errors")).kernel_spec
+    assert (spec.argv[0], spec.language) == (sys.executable, "python")

@@ -188,3 +188,9 @@ def test_a_replaced_widget_is_forgotten_with_all_that_it_drew_from():
     show(flat)
     gc.collect()
     assert [own() for own in first] == [None] * 3
+
+
+def test_a_static_output_is_displayed_with_its_alternative_text(shown):
+    explore.show_static({"image/png": b"png", "text/html": "<b>page</b>"}, "a plane")
+    [output] = shown
+    assert (output.content["text/html"], output.metadata["image/png"]["alt"]) == ("<b>page</b>", "a plane")

@@ -150,3 +150,8 @@ def test_shown_source_is_that_of_each_function_and_starts_at_the_margin(shown):
     first, second = [own.content.data for own in shown]
     assert first.startswith("```python\ndef line():\n    figure, axis")
     assert second == '```python\ndef method(self):\n    return "shown"\n```'
+
+
+def test_a_static_picture_is_an_output_and_with_a_folder_two_files(tmp_path):
+    assert figures.static(b"png", "1-a", "a plane", str(tmp_path)) == {"image/png": b"png", "text/plain": "a plane"}
+    assert {own.name: own.read_bytes() for own in tmp_path.iterdir()} == {"1-a.png": b"png", "1-a.txt": b"a plane\n"}

@@ -104,8 +104,11 @@ def test_the_next_write_removes_what_killed_writes_left_long_ago_and_nothing_els
     before = set(tmp_path.iterdir())
     write_atomically(tmp_path / "[a]", b"new")  # a name that is a pattern
     assert before < set(tmp_path.iterdir())
-    write_atomically(tmp_path / "a", b"new")
+    files.remove_left_behind(tmp_path / "a")  # as a write does, too
     assert before - set(tmp_path.iterdir()) == {old}
+    old = left_by_a_kill(tmp_path / "a", 4000)
+    write_atomically(tmp_path / "a", b"new")
+    assert not old.exists()
 
 
 def test_a_full_disk_is_named_with_the_file_that_was_to_be_written(tmp_path, monkeypatch):
