@@ -31,7 +31,7 @@ PIXEL = 6  # of the screen for each pixel of a digit
 Drawing = tuple[Figure | bytes, str]  # a figure or the bytes of a PNG, and what it says, in words and numbers
 
 
-class Explorer:
+class _Explorer:
     """A picture, the controls that change it, and a line that reads it out or says what went wrong."""
 
     def __init__(self, draw: Callable[..., Drawing], controls: dict[str, ipywidgets.ValueWidget]):
@@ -84,7 +84,7 @@ class Explorer:
             own.close()
 
 
-live: dict[str, Explorer] = {}  # the widget of each name that was shown last
+live: dict[str, _Explorer] = {}  # the widget of each name that was shown last
 
 
 def explore(
@@ -98,7 +98,7 @@ def explore(
     """
     if name in live:
         live.pop(name).close()
-    explorer = live[name] = Explorer(draw, controls)
+    explorer = live[name] = _Explorer(draw, controls)
     static = figures.static(bytes(explorer.picture.value), name, alt, figure_dir)
     show_static({**explorer.box._repr_mimebundle_(), **static}, alt)
     display({"text/html": NAMES, "text/plain": ""}, raw=True)

@@ -104,8 +104,8 @@ def train(
     decay: bring the learning rate to 0 along half a cosine. warm_up: share of the steps in which it rises from 0 in a
     straight line. betas: Adam's. average: a in average ← a·average + (1 − a)·weights after each step, which the game
     and its snapshots have in place of the last weights; 0 for none. bfloat16: after the first step matrix products and
-    convolutions in that precision (autocast), weights and the rest in float32; where a trial of both shows that this
-    device is no faster so, a printed sentence says that the run does without.
+    convolutions in that precision (autocast), weights and the rest in float32; where a trial of both shows that it does
+    not pay on this device, a printed sentence says that the run does without.
     validation: images on which the losses are logged too, by the weights that are trained, not the averaged ones.
     snapshots: fractions of the run, 0 to 1. state_file: keeps the run's state; if it exists the run goes on from it.
     On CUDA the step is one graph (`device.graphed`), which no loss may leave: it asks for no number and draws from the
@@ -155,7 +155,7 @@ def train(
                     choices = [run.precision] if run.precision else ["float32", "bfloat16"][: 1 + bfloat16]
                     run.precision, take = device.quickest(step, choices, state.tensors(), generator, title)
                     if bfloat16 and run.precision == "float32":
-                        print(f"{title}: trained in float32, because this device is no faster in bfloat16.")
+                        print(f"{title}: trained in float32, because bfloat16 does not pay on this device.")
                 take()
             run.step += 1
             bar.update()
