@@ -12,6 +12,8 @@ from browser import NOTEBOOKS, chromium, installed, jupyterlab, run_all
 
 from gm_helpers import recipes
 
+pytestmark = pytest.mark.slow
+
 WIDGETS = {  # of each notebook, in their order: the label of a slider that changes the picture
     "1_vae": ["mean μ", "fraction t"],
     "2_gan": ["logit a", "fraction t", "training (stages)"],

@@ -19,6 +19,8 @@ from conftest import handled
 from gm_helpers import __main__, batch, checkpoint, data, metrics, recipes, train
 from gm_helpers.files import CourseError, UsageError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def command(monkeypatch, capsys):

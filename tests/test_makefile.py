@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 INPUTS = ["requirements.txt", "constraints.txt", "pyproject.toml"]
 PIP = "python -m pip install -q --upgrade pip"

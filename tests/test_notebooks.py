@@ -102,6 +102,7 @@ def test_no_path_of_a_machine_is_in_the_notebook(path):
     assert re.findall(r"/(?:home|root|Users|tmp|work)/[^\"]{0,40}", path.read_text()) == []
 
 
+@pytest.mark.slow
 @each
 def test_on_other_data_one_changed_digit_in_a_check_fails_exactly_that_cell(path, tmp_path):
     """With digits for MNIST and next to no training, all other checks still give the committed output."""
@@ -136,6 +137,7 @@ def test_on_other_data_one_changed_digit_in_a_check_fails_exactly_that_cell(path
     assert failed == [str(number)], run.stdout[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", BOOKS[:1], ids=lambda path: path.stem)
 def test_the_whole_chain_runs_without_data_and_without_network_and_says_so(path, tmp_path):
     """A stranger's `make figures` with nothing fetched: scikit-learn's digits, and a sentence on terminal and page.

@@ -22,6 +22,8 @@ from gm_helpers.recipes import PROFILES, RECIPES, SHIPPED, STUDIES, WEIGHTS, Sch
 from gm_helpers.train import DivergenceError
 from gm_helpers.vae import VAE
 
+pytestmark = pytest.mark.slow
+
 SMOKE = "vae-2d", "smoke", "digits", 0, "cpu"  # what `ship` is told but for the folder: seconds of training
 
 
