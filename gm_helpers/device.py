@@ -49,7 +49,7 @@ def _computes(name: str) -> str | None:
 def quickest(
     step: Callable[[str], None], precisions: Sequence[str], tensors: Sequence[Tensor], generator: Generator, title: str
 ) -> tuple[str, Step]:
-    """The precision in which the step takes least time on the generator's device, and the step in it.
+    """The precision that pays on the generator's device, by its border in BORDERS, and the step in it.
 
     step: called with a precision, after it was called once already. On CUDA the result replays it as a graph; where it
     can't be one, a printed sentence says why. What the trial does to the tensors, all that the step changes, and to the
