@@ -7,6 +7,9 @@ PYTHON      := .venv/bin/python
 STAMP       := .venv/.installed
 SOURCES     := $(wildcard notebooks/source/*.md)
 LAB_OPTIONS ?=
+# Tests run side by side, each file in one process, and each process with one thread.
+TESTS       := OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --dist=loadfile
+NBVAL       := $(PYTHON) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -p no:cacheprovider
 NAMES       := $(basename $(notdir $(SOURCES)))
 BOOKS       := $(NAMES:%=notebooks/%.ipynb)
 
@@ -21,10 +24,10 @@ export GM_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures $(NAMES:%=figures-%) test check lint lab notebooks weights bench clean
+.PHONY: help setup figures $(NAMES:%=figures-%) test test-all check lint lab notebooks weights bench clean
 
 help:       ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+: *.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+: *.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv and install what the course needs (PIP_OPTIONS is passed to pip)
 
@@ -34,11 +37,15 @@ $(NAMES:%=figures-%): figures-%: $(STAMP)
 	$(PYTHON) -m gm_helpers figures $* --profile $(PROFILE)
 
 test: lint ## lint, tests, and every notebook run again and compared with what is committed
-	$(PYTHON) -m pytest --durations=15
-	$(PYTHON) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -p no:cacheprovider --durations=5 $(BOOKS)
+	$(TESTS) -m "not rare" --durations=15
+	$(NBVAL) --durations=5 $(BOOKS)
+
+test-all: lint ## the same, and the tests that are slow and rarely fail; says at the end what was skipped, and why
+	$(NBVAL) $(BOOKS)
+	$(TESTS)
 
 check: lint ## lint, and the tests that take no time: while you work
-	$(PYTHON) -m pytest -q -m "not slow"
+	$(TESTS) -q -m "not slow and not rare"
 
 lint: $(STAMP) ## style, types
 	$(PYTHON) -m ruff check . $(BOOKS)

@@ -40,6 +40,7 @@ from gm_helpers.train import train
 BATCH = 128
 STEPS = {"vae": 300, "gan": 100, "flow": 30}  # of each round: one to four seconds of this course
 LONGER = {"vae": 40, "gan": 40, "flow": 60}  # times as many for this course on a GPU
+HIDDEN = recipes.RECIPES["flow-fc"].arguments["hidden"]  # units of each layer in a coupling's network
 REFERENCES = {"vae": "usual loop", "gan": "usual loop", "flow": "zuko"}
 Trainer = Callable[[int], float]  # trains for so many steps, returns their mean loss
 
@@ -123,7 +124,7 @@ def plain_gan(device: str) -> Trainer:
     """G moves first, D sees the same samples; binary cross-entropy of sigmoids; one Adam for each."""
     from torchvision import transforms
 
-    generator, discriminator = gan.Generator(100).to(device), gan.Discriminator(0.1).to(device)
+    generator, discriminator = gan.Generator(100).to(device), gan.Discriminator().to(device)
     optimizers = [torch.optim.Adam(own.parameters(), lr=2e-4, betas=(0.5, 0.999)) for own in (generator, discriminator)]
     criterion, loader = nn.BCELoss(), batches(device, transforms.Normalize([0.5], [0.5]))
 
@@ -150,7 +151,7 @@ def plain_gan(device: str) -> Trainer:
 
 def plain_flow(device: str) -> Trainer:
     """The course's model in the usual loop."""
-    model = flows.flow_fully_connected().to(device)
+    model = flows.flow_fully_connected(hidden=HIDDEN).to(device)
     return plain(model, lambda x: model.loss(255 * x)["loss"], batches(device), 1e-3)
 
 
@@ -226,7 +227,7 @@ def zuko_flow(device: str) -> Trainer:
     from zuko.flows.coupling import GeneralCouplingTransform
 
     layers = [
-        GeneralCouplingTransform(784, mask=mask.bool(), hidden_features=(512, 512))
+        GeneralCouplingTransform(784, mask=mask.bool(), hidden_features=(HIDDEN, HIDDEN))
         for mask in flows.alternate(flows.checkerboard(28, 28), 8)
     ]
     base = zuko.lazy.UnconditionalDistribution(
@@ -248,7 +249,7 @@ def nflows_flow(device: str) -> Trainer:
             return super().forward(inputs)
 
     layers = [
-        AffineCouplingTransform(1 - mask, lambda inputs, outputs: Network([inputs], [outputs], [512, 512]))
+        AffineCouplingTransform(1 - mask, lambda inputs, outputs: Network([inputs], [outputs], [HIDDEN, HIDDEN]))
         for mask in flows.alternate(flows.checkerboard(28, 28), 8)
     ]
     model = Flow(CompositeTransform(layers), StandardNormal([784])).to(device)

@@ -18,6 +18,7 @@ REHEARSALS = 3  # steps before a capture: what a library sets up at its first ca
 # as long, one without up to forty times as long: the border lies between, so that other processes, which disturb the
 # trial, don't decide. On a GPU nothing disturbs it, and the two are close.
 BORDERS = {"cpu": 1.5, "cuda": 0.9, "mps": 0.9}
+HOPELESS = 10  # times as long as the fastest: such a way has no second turn
 Step = Callable[[], None]
 
 
@@ -71,10 +72,12 @@ def quickest(
 
 def _seconds(ways: dict[str, Step], tensor: Tensor) -> dict[str, float]:
     """Of each way the fastest of some turns, one after the other; infinity for one that fails, such as for want of an
-    operation in bfloat16."""
+    operation in bfloat16. What is hopeless after its first turn has no other."""
     best, calls = dict.fromkeys(ways, math.inf), 10 if tensor.is_cuda else 1
-    for _ in range(REHEARSALS):
+    for turn in range(REHEARSALS):
         for name, way in ways.items():
+            if turn and best[name] > HOPELESS * min(best.values()):
+                continue
             start = time.perf_counter()
             try:
                 for _ in range(calls):

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,9 +57,10 @@ def _moons(dataset: str, split: str, device: Any) -> Tensor:
 class Recipe:
     """A model and its arguments, what is done to the pixels, what is measured, and a schedule for each profile.
 
-    kind: "vae", "flow", "gan" or "classifier". inputs: the tensor whose rows are drawn in training, for a data set, a
-    split of it and a device. points: the name of what it draws itself, where these are no images of a data set.
-    shipped: whether its weights of the profile `full` come with the course.
+    kind: "vae", "flow", "gan" or "classifier". in_full: arguments that the model has besides in the profile `full`.
+    inputs: the tensor whose rows are drawn in training, for a data set, a split of it and a device. points: the name of
+    what it draws itself, where these are no images of a data set. shipped: whether its weights of the profile `full`
+    come with the course.
     """
 
     kind: str
@@ -71,6 +72,11 @@ class Recipe:
     inputs: Callable[[str, str, Any], Tensor] = _pixels
     points: str = ""
     shipped: bool = True
+    in_full: dict[str, Any] = field(default_factory=dict)
+
+    def arguments_in(self, profile: str) -> dict[str, Any]:
+        """What the model is made with in that profile."""
+        return self.arguments | (self.in_full if profile == "full" else {})
 
 
 # On validation images, in nats: decay gains 1.1 in `full` and loses 1.2 in `quick`, which has no time for small steps;
@@ -91,12 +97,12 @@ CLASSIFIER_SCHEDULES = {
 # What each choice bought, as the Fréchet distance on validation images, one run each: after 10,000 steps of batch 128
 # as usually copied, betas (0.5, 0.999), label 0.9: 40; with the average of the weights 17; with beta₁ = 0 besides 6.8.
 # In `full` without dropout 3.5, and after 10,000 steps more 6.3, with the digits' shares uneven; with dropout 0.1 2.7.
-# `quick` comes without dropout to 17.5 and 16.7, with 0.1 to 19.7 and 21.2; with 2,500 steps of 128 images, without
-# dropout, to 24.4 and 24.0, with 1,500 of 512 to 53 and 88.
+# What can be had in a minute of two cores without bfloat16, two seeds each: 2,500 steps of 128 images without dropout
+# 23.8 and 24.3, 2,400 with dropout 32.0 and 31.4, 1,200 of 256 images with it 49 and 48.
 GAN_SCHEDULES = {
     "smoke": Schedule(steps=60, batch_size=128, learning_rate=5e-4, decay=False, betas=(0.0, 0.999), average=0.9),
     "quick": Schedule(
-        steps=2_200, batch_size=256, learning_rate=5e-4, decay=False, betas=(0.0, 0.999), average=0.99, bfloat16=True
+        steps=2_600, batch_size=128, learning_rate=5e-4, decay=False, betas=(0.0, 0.999), average=0.99, bfloat16=True
     ),
     "full": Schedule(
         steps=20_000, batch_size=512, learning_rate=4e-4, decay=False, betas=(0.0, 0.999), average=0.999, bfloat16=True
@@ -110,7 +116,7 @@ GAN_SCHEDULES = {
 # a step of flow-fc 1.8 to 2.2 times as fast, one of flow-conv 1.8 times with the channels last.
 FLOW_FC_SCHEDULES = {
     "smoke": Schedule(steps=30, batch_size=128, learning_rate=1e-3, decay=True),
-    "quick": Schedule(steps=1_500, batch_size=128, learning_rate=1e-3, decay=True, bfloat16=True),
+    "quick": Schedule(steps=1_300, batch_size=128, learning_rate=1e-3, decay=True, bfloat16=True),
     "full": Schedule(steps=6_000, batch_size=128, learning_rate=1e-3, decay=True, bfloat16=True),
 }
 FLOW_CONV_SCHEDULES = {
@@ -156,9 +162,15 @@ RECIPES = {
     "digit-classifier": Recipe(
         "classifier", DigitClassifier, {}, data.grey_and_binary, metrics.accuracy, CLASSIFIER_SCHEDULES, _labelled
     ),
-    "gan": Recipe("gan", GAN, {"dropout": 0.1}, data.scale, _gan_quality, GAN_SCHEDULES),
+    "gan": Recipe("gan", GAN, {}, data.scale, _gan_quality, GAN_SCHEDULES, in_full={"dropout": 0.1}),
     "flow-fc": Recipe(
-        "flow", flow_fully_connected, {}, data.levels, metrics.flow_bounds, FLOW_FC_SCHEDULES, shipped=False
+        "flow",
+        flow_fully_connected,
+        {"hidden": 256},
+        data.levels,
+        metrics.flow_bounds,
+        FLOW_FC_SCHEDULES,
+        shipped=False,
     ),
     "flow-conv": Recipe(
         "flow", flow_convolutional, {"variational": True}, data.levels, metrics.flow_bounds, FLOW_CONV_SCHEDULES
@@ -184,15 +196,16 @@ def _study(smoke: int, quick: int, full: int, **rest: Any) -> dict[str, Schedule
     return {name: Schedule(steps=own, **rest) for name, own in zip(PROFILES, (smoke, quick, full), strict=True)}
 
 
-# Short trainings of which a section of a notebook needs several, to compare them.
+# Short trainings of which a section of a notebook needs several, to compare them. A ring's batch holds 256 points for
+# each of four games.
 STUDIES = {
-    "vae-short": _study(60, 1_000, 10_000, batch_size=128, learning_rate=2e-3),
+    "vae-short": _study(60, 700, 10_000, batch_size=128, learning_rate=2e-3),
     "gan-ahead": _study(20, 200, 200, batch_size=128, learning_rate=2e-4, betas=(0.5, 0.999)),
     "gan-race": _study(50, 50, 50, batch_size=128, learning_rate=2e-4, betas=(0.5, 0.999)),
-    "gan-smoothing": _study(30, 400, 4_000, batch_size=128, learning_rate=5e-4, betas=(0.0, 0.999), average=0.98),
-    "gan-ring": _study(30, 3_000, 10_000, batch_size=256, learning_rate=1e-3, betas=(0.5, 0.9)),
-    "wgan-ring": _study(10, 600, 5_000, batch_size=256, learning_rate=1e-3, betas=(0.0, 0.9)),
-    "flow-8x8": _study(20, 1_000, 10_000, batch_size=128, learning_rate=1e-3, decay=True),
+    "gan-smoothing": _study(30, 200, 4_000, batch_size=128, learning_rate=5e-4, betas=(0.0, 0.999), average=0.98),
+    "gan-ring": _study(30, 3_000, 10_000, batch_size=4 * 256, learning_rate=1e-3, betas=(0.5, 0.9)),
+    "wgan-ring": _study(10, 600, 5_000, batch_size=4 * 256, learning_rate=1e-3, betas=(0.0, 0.9)),
+    "flow-8x8": _study(20, 600, 10_000, batch_size=128, learning_rate=1e-3, decay=True),
 }
 
 
@@ -226,8 +239,7 @@ def fit(
     recipe, where = RECIPES[name], choose_device(device)
     dataset = recipe.points or data.choose(dataset)
     torch.manual_seed(seed)
-    # convolutions in bfloat16 take three quarters of the time on a CPU with the channels last
-    model = recipe.model(**recipe.arguments).to(memory_format=torch.channels_last).to(where)
+    model = _placed(recipe.model(**recipe.arguments_in(profile)), where)
     run = train(
         model,
         recipe.inputs(dataset, "train", where),
@@ -240,6 +252,11 @@ def fit(
         title=name,
     )
     return model.eval(), run
+
+
+def _placed(model: nn.Module, device: torch.device) -> Any:
+    """On the device, with the channels last: so convolutions take two thirds of the time on a CPU."""
+    return model.to(memory_format=torch.channels_last).to(device)
 
 
 def ship(name: str, profile: str, dataset: str, seed: int, device: str, folder: Path) -> dict[str, Any]:
@@ -277,7 +294,7 @@ def _metadata(name: str, model: nn.Module, run: Run, origin: dict[str, Any]) -> 
     return {
         "name": name,
         "model": recipe.model.__name__,
-        "arguments": recipe.arguments,
+        "arguments": recipe.arguments_in(origin["profile"]),
         "recipe": asdict(recipe.schedules[origin["profile"]]),
         "precision": run.precision,
         **origin,
@@ -348,17 +365,18 @@ def pretrained(name_or_path: str | Path, device: str = "auto") -> nn.Module:
     path = weights_file(name_or_path)
     tensors, metadata = checkpoint.load(path)
     recipe = RECIPES.get(str(metadata.get("name")))
+    arguments = recipe.arguments_in(str(metadata.get("profile"))) if recipe else {}
     own = metadata.get("model"), metadata.get("arguments")
-    if recipe is None or own != (recipe.model.__name__, recipe.arguments):
+    if recipe is None or own != (recipe.model.__name__, arguments):
         raise CheckpointError(f"{path} holds no model that this version of the course knows; train it again")
-    model = recipe.model(**recipe.arguments)
+    model = recipe.model(**arguments)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{path} has other weights than {metadata['name']} needs; train it again") from error
     if not _finite(tensors):
         raise CheckpointError(f"{path} holds weights that are not finite; train it again with a lower learning rate")
-    return model.to(choose_device(device)).eval()
+    return _placed(model, choose_device(device)).eval()
 
 
 def weights_file(name_or_path: str | Path) -> Path:

@@ -116,6 +116,7 @@ def test_cudnn_is_deterministic_meanwhile_and_then_as_it_was(before, monkeypatch
         ([9, 0.8, 9, 9], "bfloat16"),  # another process disturbs two of three trials
         ([9, 1.4, 1.4, 9], "bfloat16"),
         ([1.6] * 4, "float32"),
+        ([40], "float32"),  # and is not tried again
         ([], "float32"),  # the step fails
     ],
 )

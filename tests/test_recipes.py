@@ -263,6 +263,16 @@ def test_the_batches_that_batch_norm_has_counted_are_not_rounded(tmp_path, train
     assert pretrained(tmp_path / "gan.safetensors", "cpu").generator.layers[3].num_batches_tracked.item() == 2049
 
 
+@pytest.mark.parametrize(("profile", "dropout"), [("smoke", 0.0), ("quick", 0.0), ("full", 0.1)])
+def test_a_gan_is_trained_and_loaded_with_the_dropout_of_its_profile(profile, dropout, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "train", lambda *_, state_file, **__: state_file.touch() or train.Run(finished=True))
+    monkeypatch.setattr(recipes, "evaluate", lambda *_: {})
+    ship("gan", profile, *SMOKE[2:], tmp_path)
+    fitted, _ = recipes.fit("gan", profile, *SMOKE[2:], state_file=tmp_path / "state")
+    for model in (fitted, pretrained(tmp_path / "gan.safetensors", "cpu")):
+        assert {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)} == {dropout}
+
+
 def test_a_gan_is_measured_in_the_features_of_the_shipped_classifier_against_grey_images():
     model, classifier, expected = GAN(dropout=0.1).eval(), pretrained("digit-classifier", "cpu"), {}
     for split in ("val", "test"):
