@@ -7,15 +7,15 @@ PYTHON      := .venv/bin/python
 STAMP       := .venv/.installed
 SOURCES     := $(wildcard notebooks/source/*.md)
 LAB_OPTIONS ?=
-# Tests run side by side, each file in one process, and each process with one thread.
-TESTS       := OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --dist=loadfile
+# Tests run side by side, in as many processes as there are cores, each with one thread.
+TESTS       := OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --dist=worksteal
 NBVAL       := $(PYTHON) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -p no:cacheprovider
 NAMES       := $(basename $(notdir $(SOURCES)))
 BOOKS       := $(NAMES:%=notebooks/%.ipynb)
 
-# Idle threads of PyTorch's OpenMP spin. Left alone they take the cores from every other process; not spinning at all
-# makes a training step slower by half or more. 10,000 turns are a compromise that was measured (CONTRIBUTING.md).
-export GOMP_SPINCOUNT ?= 10000
+# Idle threads of PyTorch's OpenMP spin. Left alone they take the cores from every other process, and wait for each other
+# in vain; hardly spinning makes a training step slower by half or more. 1,000 turns were measured (CONTRIBUTING.md).
+export GOMP_SPINCOUNT ?= 1000
 
 # A relative GM_DATA is meant from here, also in kernels, which work in notebooks/.
 ifneq ($(GM_DATA),)

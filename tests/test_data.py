@@ -484,6 +484,7 @@ def fetch_elsewhere(mirrors, folders, together):
         assert fetch(folder) == FILES
 
 
+@pytest.mark.slow
 def test_two_processes_that_fetch_at_once_both_succeed(tmp_path):
     folders = [tmp_path / str(attempt) for attempt in range(10)]
     together = processes.Barrier(2)

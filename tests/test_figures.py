@@ -29,6 +29,7 @@ def line():
     return figure
 
 
+@pytest.mark.slow
 def test_importing_the_figures_changes_no_setting_of_matplotlib():
     code = "import matplotlib as m; before = {**m.rcParams}; import gm_helpers.figures; print({**m.rcParams} == before)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"

@@ -29,6 +29,7 @@ def test_every_module_has_its_line_in_contributing():
     assert sorted(ORDER) == [path.stem for path in FILES]
 
 
+@pytest.mark.slow
 def test_training_needs_no_notebook_and_no_plotting_package():
     unwanted = ["papermill", "jupytext", "ipywidgets", "IPython", "torchvision", "matplotlib", "sklearn", "scipy"]
     code = f"import sys, gm_helpers.__main__; print([name for name in {unwanted} if name in sys.modules])"

@@ -237,6 +237,7 @@ def test_root_is_told_in_a_sentence_how_to_start_jupyterlab(installed):
     assert calls(installed) == ["python -m jupyterlab --notebook-dir=notebooks --no-browser --allow-root"]
 
 
+@pytest.mark.rare
 def test_the_benchmarks_environment_sees_the_course_s_in_a_folder_of_any_name(tmp_path):
     course = tmp_path / "Cours d'été #1"
     (course / "benchmarks").mkdir(parents=True)
@@ -256,8 +257,8 @@ def test_the_benchmarks_environment_sees_the_course_s_in_a_folder_of_any_name(tm
     "part",
     [
         *("setup: -m venv", "setup: --upgrade pip", "figures: figures 1_a", "test: --durations=15", "test: --nbval"),
-        *("test-all: --nbval", "test-all: --numprocesses", "check: not slow", "lint: ruff check", "lint: ruff format", "lint: mypy", "lab: jupyterlab"),
-        *("notebooks: notebooks", "weights: train"),
+        *("test-all: --nbval", "test-all: --numprocesses", "check: not slow", "lint: ruff check", "lint: ruff format"),
+        *("lint: mypy", "lab: jupyterlab", "notebooks: notebooks", "weights: train"),
     ],
 )
 def test_a_target_fails_with_each_part_of_its_work(course, part):

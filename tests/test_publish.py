@@ -179,6 +179,7 @@ def work(target, begun):
         time.sleep(600)
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_goes_with_the_next(target):
     begun = processes.Event()
     process = processes.Process(target=work, args=(target, begun))

@@ -320,7 +320,7 @@ def test_a_state_of_other_settings_is_refused_and_the_settings_named(change, nam
         {"optimizers": {"forger": {}, "critic": {}}},
         {"generator": torch.zeros(3, dtype=torch.uint8)},
     ],
-    ids=str,
+    ids=lambda changes: "-".join(changes),
 )
 def test_a_state_of_another_model_or_version_is_refused_in_one_sentence(changes, tmp_path):
     quickly(Rivals(interrupt(9)), state_file=tmp_path / "s")
