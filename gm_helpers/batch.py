@@ -23,10 +23,8 @@ from nbformat import NotebookNode
 from traitlets import Unicode
 from traitlets.config import Config
 
-from gm_helpers import data, files, publish, recipes
-from gm_helpers.device import choose_device
+from gm_helpers import files, publish, recipes
 from gm_helpers.files import CourseError, UsageError
-from gm_helpers.train import check_seed
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -35,7 +33,6 @@ CELL_TIMEOUT = 4 * 3600  # seconds: far above any training; a message of the ker
 CHAINED = r"Traceback .*\n(?: .*\n)*.*\n\n(?:During handling of|The above exception) .*\n\n(?=Traceback )"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-CHOICES = {"profile": recipes.PROFILES, "dataset": data.DATASETS, "weights": ("shipped", "fresh")}
 NEEDED = ("dataset", "profile", "device", "figure_dir")  # parameters that every notebook declares
 
 
@@ -100,14 +97,7 @@ def check(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
         if own != expected and defaults[name] is not None:
             raise UsageError(f"{name} must be of type {expected}, but {value!r} is of type {own}")
     complete = defaults | parameters
-    for name, choices in CHOICES.items():
-        if name in complete and complete[name] not in choices:
-            raise UsageError(f"unknown {name} {complete[name]!r}: choose one of {', '.join(choices)}")
-    choose_device(complete["device"])
-    if complete["figure_dir"]:
-        files.folder(complete["figure_dir"])
-    if "seed" in complete:
-        check_seed(complete["seed"])
+    recipes.check_parameters(**complete)
     return complete
 
 

@@ -214,6 +214,17 @@ def study(name: str, profile: str) -> dict[str, Any]:
     return asdict(_choice("profile", profile, _choice("study", name, STUDIES)))
 
 
+def check_parameters(**values: Any) -> None:
+    """Raises UsageError for a value that this parameter of a notebook can't have; any of them may be left out."""
+    for name, choices in {"profile": PROFILES, "dataset": data.DATASETS, "weights": ("shipped", "fresh")}.items():
+        if name in values and values[name] not in choices:
+            raise UsageError(f"unknown {name} {values[name]!r}: choose one of {', '.join(choices)}")
+    check_seed(values.get("seed", 0))
+    choose_device(str(values.get("device", "auto")))
+    if figure_dir := values.get("figure_dir"):
+        files.folder(str(figure_dir))
+
+
 def check(name: str, profile: str, dataset: str, seed: int, device: str) -> None:
     """Raises UsageError for a training that cannot be, before anything is done for it."""
     _choice("profile", profile, _choice("model", name, RECIPES).schedules)

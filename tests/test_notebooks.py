@@ -12,7 +12,8 @@ import jupytext
 import nbformat
 import pytest
 
-from gm_helpers import batch
+from gm_helpers import batch, recipes
+from gm_helpers.files import UsageError
 
 ROOT = Path(__file__).parent.parent
 BOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in batch.course()]
@@ -42,6 +43,16 @@ def test_the_notebook_is_made_from_its_source(path):
     book = nbformat.read(path, as_version=4)
     assert essence(book) == essence(jupytext.read(path.parent / "source" / f"{path.stem}.md"))
     assert "jupytext" not in book.metadata  # with `formats`, saving in JupyterLab would rewrite the source
+
+
+@each
+@pytest.mark.parametrize("mistake", ['profile = "quik"', 'weights = "shiped"', 'seed = "a"', 'figure_dir = "s3://x"'])
+def test_a_typing_mistake_in_the_parameters_is_told_by_the_next_cell(path, mistake):
+    """The cell alone, in the names that the parameters' cell leaves: it fails before it needs any import but one."""
+    cells = code_cells(path)
+    at = next(i for i, cell in enumerate(cells) if "parameters" in tags(cell))
+    with pytest.raises(UsageError):
+        exec(f"{cells[at].source}\n{mistake}\n{cells[at + 1].source}", {"recipes": recipes})
 
 
 @each

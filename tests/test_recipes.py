@@ -117,6 +117,26 @@ def test_what_a_schedule_leaves_out_is_as_train_has_it():
     assert {name: own[name].default for name in left_out} == {name: defaults[name].default for name in left_out}
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"profile": "quik"}, "unknown profile 'quik': choose one of smoke, quick, full"),
+        ({"dataset": ["mnist"]}, "unknown dataset ['mnist']: choose one of auto, mnist, digits"),
+        ({"weights": "shiped"}, "unknown weights 'shiped': choose one of shipped, fresh"),
+        ({"seed": "a"}, "seed must be a whole number, but is 'a'"),
+        ({"device": None}, "unknown device 'None': choose one of auto, cpu, cuda, mps"),
+        ({"figure_dir": "s3://x"}, "s3://x is an address on a network: name a folder of this machine"),
+    ],
+)
+def test_a_typing_mistake_among_a_notebook_s_parameters_is_one_sentence(wrong, sentence):
+    right = {"dataset": "auto", "profile": "quick", "weights": "shipped", "seed": 0, "device": "cpu", "figure_dir": ""}
+    recipes.check_parameters(**right)
+    recipes.check_parameters()
+    with pytest.raises(UsageError) as refused:
+        recipes.check_parameters(**right | wrong)
+    assert str(refused.value) == sentence
+
+
 def moons(split, dataset="digits"):
     return RECIPES["flow-2d"].inputs(dataset, split, "cpu")
 
