@@ -14,10 +14,12 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
+import yaml
 from ipykernel.compiler import get_file_name
 from ipykernel.kernelspec import make_ipkernel_cmd
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupytext.myst import MystMetadataParsingError
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from traitlets import Unicode
@@ -81,6 +83,8 @@ def find(notebook: str | Path) -> Path:
     """The file of that notebook. Raises UsageError with the names that there are."""
     path = Path(notebook) if str(notebook).endswith(".ipynb") else NOTEBOOKS / f"{notebook}.ipynb"
     if not path.is_file():
+        if str(notebook) in course():
+            raise UsageError(f"{path} is missing: make it from its source by `make notebooks`")
         raise UsageError(
             f"there is no notebook {str(notebook)!r}: choose one of {', '.join(course())}, or give the path of a file"
         )
@@ -134,12 +138,16 @@ def _declared(path: Path) -> dict[str, Any]:
 def write(source: Path) -> Path:
     """Execute a MyST source and write it with its outputs as the notebook that students open; returns its path.
 
-    Raises UsageError for a source that doesn't lie in a folder `source`, beside which the notebook goes.
+    Raises UsageError for a source that doesn't lie in a folder `source`, beside which the notebook goes, or is no MyST.
     """
     source = source.absolute()
     if source.suffix != ".md" or source.parent.name != "source" or not source.is_file():
         raise UsageError(f"there is no source {source}: choose one of notebooks/source/*.md")
-    book = jupytext.read(source)
+    try:
+        book = jupytext.read(source)
+    except (UnicodeDecodeError, yaml.YAMLError, MystMetadataParsingError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{source} can't be read as MyST text ({reason}): mend it first") from error
     target = source.parent.parent / f"{source.stem}.ipynb"
     with publish.scratch(target.parent, source.stem, "the notebook is written there") as scratch:
         plain, executed = scratch / target.name, scratch / "executed.ipynb"

@@ -161,6 +161,9 @@ def test_the_course_s_notebooks_are_those_that_have_a_source(tmp_path, monkeypat
     sentence = r"^there is no notebook '2_b': choose one of 1_a, or give the path of a file$"
     with pytest.raises(UsageError, match=sentence):
         batch.find("2_b")
+    (tmp_path / "1_a.ipynb").unlink()
+    with pytest.raises(UsageError, match=r"1_a.ipynb is missing: make it from its source by `make notebooks`$"):
+        batch.find("1_a")
 
 
 @pytest.mark.parametrize(
@@ -501,6 +504,15 @@ def test_what_is_no_source_in_its_folder_is_refused(tmp_path, source, name):
         (tmp_path / own).write_text(SOURCE)
     with pytest.raises(UsageError, match=f"^there is no source {tmp_path}/{name}: choose one of notebooks/source/"):
         batch.write(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content", [b"# \xff", b"---\nkernelspec: [\n---\n", b"```{code-cell} ipython3\n:tags: [check\n\n1\n```\n"]
+)
+def test_a_source_that_is_no_myst_is_refused_in_one_sentence(source, content):
+    source.write_bytes(content)
+    with pytest.raises(UsageError, match=rf"^{source} can't be read as MyST text \(.+\): mend it first$"):
+        batch.write(source)
 
 
 def test_a_source_that_fails_leaves_the_notebook_as_it_was(tmp_path, source, monkeypatch):
