@@ -1,6 +1,8 @@
 """Notebooks run from the command line: parameters checked before, outputs after, and nothing half-made left behind."""
 
 import ast
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -35,6 +37,7 @@ CELL_TIMEOUT = 4 * 3600  # seconds: far above any training; a message of the ker
 CHAINED = r"Traceback .*\n(?: .*\n)*.*\n\n(?:During handling of|The above exception) .*\n\n(?=Traceback )"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WRITTEN = "gm_helpers_cells"  # in a notebook's metadata: `_digest` of its cells as they were written
 NEEDED = ("dataset", "profile", "device", "figure_dir")  # parameters that every notebook declares
 
 
@@ -138,6 +141,7 @@ def _declared(path: Path) -> dict[str, Any]:
 def write(source: Path) -> Path:
     """Execute a MyST source and write it with its outputs as the notebook that students open; returns its path.
 
+    A notebook of that name whose cells somebody has edited is kept under another, and a sentence says so.
     Raises UsageError for a source that doesn't lie in a folder `source`, beside which the notebook goes, or is no MyST.
     """
     source = source.absolute()
@@ -162,10 +166,27 @@ def write(source: Path) -> Path:
                 if output.get("data", {}).keys() > {WIDGET, "image/png"}:
                     del output.data[WIDGET]
             cell.outputs = [own for own in cell.outputs if WIDGET not in own.get("data", {})]
-    book.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    book.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": {"name": "python"}, WRITTEN: _digest(book)})
     nbformat.validate(book)
+    if target.exists() and edited(target):
+        publish.keep(target)
     files.write_atomically(target, f"{nbformat.writes(book)}\n".encode())
     return target
+
+
+def edited(path: Path) -> bool:
+    """Whether the notebook's cells are others than those that `write` wrote, whatever their outputs."""
+    try:
+        book = nbformat.read(path, as_version=4)
+        return bool(book.metadata.get(WRITTEN) != _digest(book))
+    except (ValueError, nbformat.ValidationError, AttributeError, KeyError, TypeError):
+        return True
+
+
+def _digest(book: NotebookNode) -> str:
+    """SHA-256 of the text of the notebook's cells."""
+    cells = json.dumps([(cell.cell_type, cell.source) for cell in book.cells])
+    return hashlib.sha256(cells.encode()).hexdigest()
 
 
 class ThisPython(AsyncKernelManager):

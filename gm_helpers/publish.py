@@ -83,7 +83,7 @@ def publish(new: dict[str, Path], target: Path, stem: str) -> None:
         place = target / name
         place.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(place) and _digest(place) not in known[name]:
-            _keep(place)
+            keep(place)
         os.replace(path, place)
     for name in last.keys() - new.keys():
         if _digest(target / name) in last[name]:
@@ -91,8 +91,8 @@ def publish(new: dict[str, Path], target: Path, stem: str) -> None:
     _write(manifest, now)
 
 
-def _keep(place: Path) -> None:
-    """Another name for a file that no run put there."""
+def keep(place: Path) -> None:
+    """Give a file that no run put there another name, and say so."""
     names = (place.with_name(f"{place.stem}.kept{n or ''}{place.suffix}") for n in count())
     kept = next(own for own in names if not os.path.lexists(own))
     os.rename(place, kept)
@@ -119,6 +119,6 @@ def _is_inside(name: Path) -> bool:
 
 def _write(manifest: Path, listed: Manifest) -> None:
     if os.path.lexists(manifest) and not _read(manifest):
-        _keep(manifest)
+        keep(manifest)
     content = json.dumps({"gm_helpers": listed}, indent=1, sort_keys=True)
     files.write_atomically(manifest, f"{content}\n".encode())

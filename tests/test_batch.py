@@ -488,13 +488,52 @@ def test_writing_a_notebook_executes_it_and_keeps_its_outputs_but_no_progress_ba
     assert text["text"] == ["42\n"]
     assert picture["data"].keys() == {"text/plain", "image/png"}
     assert book["cells"][1]["metadata"] == {"tags": ["check"]}
-    assert set(book["metadata"]) == {"kernelspec", "language_info"}
+    assert set(book["metadata"]) == {"kernelspec", "language_info", "gm_helpers_cells"}
 
 
 def test_a_notebook_that_is_written_again_is_the_same(source, no_kernel):
     source.write_text(SOURCE.partition("from tqdm")[0] + "1\n```\n")
     first = batch.write(source).read_bytes()
     assert batch.write(source).read_bytes() == first
+
+
+def edit_a_cell(book):
+    book["cells"][0]["source"] = ["# mine"]
+
+
+def add_a_cell(book):
+    book["cells"].append({"cell_type": "markdown", "id": "mine", "metadata": {}, "source": []})
+
+
+def forget_who_wrote_it(book):
+    del book["metadata"]["gm_helpers_cells"]
+
+
+@pytest.mark.parametrize("edit", [edit_a_cell, add_a_cell, forget_who_wrote_it])
+def test_a_notebook_that_somebody_has_edited_is_kept_under_another_name(source, no_kernel, edit, capsys):
+    source.write_text(SOURCE.partition("from tqdm")[0] + "1\n```\n")
+    path = batch.write(source)
+    book = json.loads(first := path.read_text())
+    edit(book)
+    path.write_text(mine := json.dumps(book))
+    batch.write(source)
+    assert (path.read_text(), path.with_name("7_toy.kept.ipynb").read_text()) == (first, mine)
+    assert capsys.readouterr().out == f"{path} is not of an earlier run: it is kept as 7_toy.kept.ipynb.\n"
+
+
+def test_a_notebook_with_other_outputs_or_settings_of_an_editor_is_not_taken_for_an_edited_one(source, no_kernel):
+    source.write_text(SOURCE.partition("from tqdm")[0] + "1\n```\n")
+    path = batch.write(source)
+    book = nbformat.read(path, as_version=4)
+    for cell in book.cells:
+        cell.metadata["collapsed"] = True
+        if cell.cell_type == "code":
+            cell.outputs = []
+    nbformat.write(book, path)
+    assert not batch.edited(path)
+    for other in (b"no notebook", b"{}", b"\xff"):
+        path.write_bytes(other)
+        assert batch.edited(path)
 
 
 @pytest.mark.parametrize("name", ["text/7_toy.md", "source/7_toy.txt", "source/8_none.md", "source"])

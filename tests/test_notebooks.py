@@ -42,6 +42,7 @@ def test_the_notebook_is_made_from_its_source(path):
 
     book = nbformat.read(path, as_version=4)
     assert essence(book) == essence(jupytext.read(path.parent / "source" / f"{path.stem}.md"))
+    assert not batch.edited(path)
     assert "jupytext" not in book.metadata  # with `formats`, saving in JupyterLab would rewrite the source
 
 
