@@ -495,6 +495,7 @@ def test_a_notebook_that_is_written_again_is_the_same(source, no_kernel):
     source.write_text(SOURCE.partition("from tqdm")[0] + "1\n```\n")
     first = batch.write(source).read_bytes()
     assert batch.write(source).read_bytes() == first
+    assert {own.name for own in source.parent.parent.iterdir()} == {"source", "7_toy.ipynb"}
 
 
 def edit_a_cell(book):
