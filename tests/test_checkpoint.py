@@ -50,6 +50,7 @@ def written(request, tmp_path):
 # ---------------------------------------------------------------- both kinds of files
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_noticed(written):
     read, path, whole = written
     flips = (

@@ -330,6 +330,7 @@ def test_fetch_takes_a_folder_of_ones_own(tmp_path, nowhere):
     assert not nowhere.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -361,6 +362,7 @@ def test_a_mirror_that_answers_something_else_than_http_is_followed_by_the_next(
         assert fetch() == FILES
 
 
+@pytest.mark.slow
 def test_a_slow_server_is_waited_for_while_its_mean_rate_is_above_the_least(raw, monkeypatch):
     monkeypatch.setattr(data, "FETCH_TIMEOUT", 1.0)
     (raw / TEST_LABELS).unlink()

@@ -348,6 +348,7 @@ def test_samples_are_the_grey_values_of_normal_latents_with_the_temperature_as_t
     assert torch.equal(flow.sample(3, seeded(1), *temperature), expected)
 
 
+@pytest.mark.slow
 def test_samples_have_each_grey_value_as_often_as_the_model_says():
     flow = independent_flow()
     p = independent_log_probabilities(flow).exp()
