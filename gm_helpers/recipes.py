@@ -228,9 +228,7 @@ def check_parameters(**values: Any) -> None:
 def check(name: str, profile: str, dataset: str, seed: int, device: str) -> None:
     """Raises UsageError for a training that cannot be, before anything is done for it."""
     _choice("profile", profile, _choice("model", name, RECIPES).schedules)
-    _choice("dataset", dataset, dict.fromkeys(data.DATASETS))
-    check_seed(seed)
-    choose_device(device)
+    check_parameters(dataset=dataset, seed=seed, device=device)
 
 
 def fit(
