@@ -6,12 +6,15 @@ PYTHONS     ?= python3.13 python3.12 python3.11
 PYTHON      := .venv/bin/python
 STAMP       := .venv/.installed
 SOURCES     := $(wildcard notebooks/source/*.md)
+SETTINGS    := .venv/share/jupyter/lab/settings/overrides.json
 LAB_OPTIONS ?=
 # Tests run side by side, in as many processes as there are cores, each with one thread.
 TESTS       := OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --dist=worksteal
 NBVAL       := $(PYTHON) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -p no:cacheprovider
-NAMES       := $(basename $(notdir $(SOURCES)))
-BOOKS       := $(NAMES:%=notebooks/%.ipynb)
+# The chapters; BOOKS also has the page where the course starts.
+NAMES       := $(filter-out 0_%,$(basename $(notdir $(SOURCES))))
+CHAPTERS    := $(NAMES:%=notebooks/%.ipynb)
+BOOKS       := $(SOURCES:notebooks/source/%.md=notebooks/%.ipynb)
 
 # Idle threads of PyTorch's OpenMP spin. Left alone they take the cores from every other process, and wait for each other
 # in vain; hardly spinning makes a training step slower by half or more. 1,000 turns were measured (CONTRIBUTING.md).
@@ -24,7 +27,7 @@ export GM_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures $(NAMES:%=figures-%) test test-all check lint lab notebooks weights bench clean
+.PHONY: help setup figures $(NAMES:%=figures-%) test test-all check lint lab notebooks html weights bench clean
 
 help:       ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+: *.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,29 +41,40 @@ $(NAMES:%=figures-%): figures-%: $(STAMP)
 
 test: lint ## lint, tests, and every notebook run again and compared with what is committed
 	$(TESTS) -m "not rare" --durations=15
-	$(NBVAL) --durations=5 $(BOOKS)
+	$(NBVAL) --durations=5 $(CHAPTERS)
 
 test-all: lint ## the same, and the tests that are slow and rarely fail; says at the end what was skipped, and why
-	$(NBVAL) $(BOOKS)
+	$(NBVAL) $(CHAPTERS)
 	$(TESTS)
 
 check: lint ## lint, and the tests that take no time: while you work
 	$(TESTS) -q -m "not slow and not rare"
 
 lint: $(STAMP) ## style, types
-	$(PYTHON) -m ruff check . $(BOOKS)
-	$(PYTHON) -m ruff format --check . $(BOOKS)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff check --line-length 100 $(BOOKS)
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff format --check --line-length 100 $(BOOKS)
 	$(PYTHON) -m mypy
 
-lab: $(STAMP) ## open JupyterLab (LAB_OPTIONS is passed to it)
+lab: $(SETTINGS) ## open JupyterLab (LAB_OPTIONS is passed to it)
 	@case "$$(id -u) $(LAB_OPTIONS)" in \
 	    *--allow-root* | [1-9]*) ;; \
 	    *) echo "JupyterLab doesn't start as root: work as another user, or run make lab LAB_OPTIONS=--allow-root." >&2; exit 1 ;; \
 	esac
-	JUPYTER_PREFER_ENV_PATH=1 $(PYTHON) -m jupyterlab --notebook-dir=notebooks $(LAB_OPTIONS)
+	JUPYTER_PREFER_ENV_PATH=1 $(PYTHON) -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/0_start.ipynb $(LAB_OPTIONS)
+
+# Without their state saved widgets are shown as errors; JupyterLab keeps it only when asked to.
+$(SETTINGS): $(STAMP)
+	@mkdir -p $(@D)
+	@echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > $@
 
 notebooks: $(STAMP) ## execute notebooks/source/*.md and write the committed notebooks
 	$(PYTHON) -m gm_helpers notebooks $(SOURCES)
+
+html: $(STAMP) ## export the notebooks, or others as BOOKS, as pages that need nothing: build/html
+	$(PYTHON) -m nbconvert --to html --template export --TemplateExporter.extra_template_basedirs=site \
+	    --output-dir=build/html $(BOOKS)
 
 weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, hours on two cores)
 	$(PYTHON) -m gm_helpers train --shipped --profile full --out gm_helpers/weights

@@ -35,6 +35,7 @@ NOTEBOOKS = ROOT / "notebooks"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 CELL_TIMEOUT = 4 * 3600  # seconds: far above any training; a message of the kernel that is lost would wait for ever
 CHAINED = r"Traceback .*\n(?: .*\n)*.*\n\n(?:During handling of|The above exception) .*\n\n(?=Traceback )"
+PAGE = 'class="gm-page"'  # in the HTML of a page that lives without a kernel
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WRITTEN = "gm_helpers_cells"  # in a notebook's metadata: `_digest` of its cells as they were written
@@ -78,8 +79,8 @@ def run(notebook: str | Path, parameters: dict[str, Any]) -> list[Path]:
 
 
 def course() -> list[str]:
-    """The names of the course's notebooks: those in `notebooks/` that are made from a source."""
-    return sorted(source.stem for source in (NOTEBOOKS / "source").glob("*.md"))
+    """The names of the course's notebooks: the chapters, not the page where it starts."""
+    return sorted(source.stem for source in (NOTEBOOKS / "source").glob("[1-9]*.md"))
 
 
 def find(notebook: str | Path) -> Path:
@@ -160,18 +161,31 @@ def write(source: Path) -> Path:
         book = nbformat.read(executed, as_version=4)
     for number, cell in enumerate(book.cells):
         cell["id"] = f"cell-{number}"  # jupytext draws new ones each time
-        cell.metadata = NotebookNode({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
-        if cell.cell_type == "code":  # without a kernel a progress bar is of no use, and a widget is its static picture
-            for output in cell.outputs:
-                if output.get("data", {}).keys() > {WIDGET, "image/png"}:
-                    del output.data[WIDGET]
-            cell.outputs = [own for own in cell.outputs if WIDGET not in own.get("data", {})]
+        cell.metadata = _metadata(cell.metadata.get("tags", []))
+        if cell.cell_type == "code":  # what lives after a run is of no use before, and a page's weights are large
+            cell.outputs = [own for own in cell.outputs if not _lives(own.get("data", {}))]
     book.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": {"name": "python"}, WRITTEN: _digest(book)})
     nbformat.validate(book)
     if target.exists() and edited(target):
         publish.keep(target)
     files.write_atomically(target, f"{nbformat.writes(book)}\n".encode())
     return target
+
+
+def _metadata(tags: list[str]) -> NotebookNode:
+    """Of a cell: its tags, and for JupyterLab, which does not know them, what two of them mean."""
+    folded = {"source_hidden": "hide-input" in tags, "outputs_hidden": "hide-output" in tags}
+    metadata: dict[str, Any] = {"tags": tags} if tags else {}
+    if any(folded.values()):
+        metadata["jupyter"] = {name: True for name, own in folded.items() if own}
+    if folded["outputs_hidden"]:
+        metadata["collapsed"] = True  # which JupyterLab writes and reads besides
+    return NotebookNode(metadata)
+
+
+def _lives(data: dict[str, Any]) -> bool:
+    """Whether an output is a widget or a page, which need a kernel or a script; a still picture stands before it."""
+    return WIDGET in data or PAGE in "".join(data.get("text/html", ""))
 
 
 def edited(path: Path) -> bool:

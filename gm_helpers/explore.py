@@ -2,6 +2,7 @@
 
 import html
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,35 +11,75 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gm_helpers import figures
 
-# ipywidgets leaves the handles of its sliders and its pictures without names for screen readers
-NAMES = """<script>
-window.gmNames ??= new MutationObserver(() => {
-    for (const box of document.querySelectorAll('.gm-explorer')) {
-        for (const handle of box.querySelectorAll('.widget-slider [role=slider]'))
-            handle.ariaLabel = handle.closest('.widget-slider').querySelector('.widget-label').textContent;
-        const reading = box.querySelector('.gm-reading'), picture = box.querySelector('img');
-        if (reading && picture) { reading.role = 'status'; picture.alt = reading.textContent; }
-    }
-});
-window.gmNames.observe(document.body, {childList: true, subtree: true});
+SENTENCE = "Still picture. Run all cells down to this one, and it comes to life."
+# What stands below a still picture: the sentence; the rule that hides both as soon as what lives stands beside them;
+# and, for the sliders, names for screen readers, which ipywidgets leaves out, and a word while no answer comes.
+STILL = (
+    f'<p class="gm-still"><em>{SENTENCE}</em></p>'
+    + """
+<style>
+.jp-OutputArea:has(.gm-explorer, .gm-page[data-alive]) .jp-OutputArea-child:has(> .jp-RenderedImage, .gm-still) {
+    display: none;
+}
+.gm-waiting .gm-reading::after {
+    content: "No answer from the kernel yet: it is busy, or was started anew (then run this cell again).";
+    font-weight: bold;
+}
+</style>
+<script>
+window.gmExplorers ??= (() => {
+    const asked = box => {
+        clearTimeout(box.gmTimer);
+        box.gmTimer = setTimeout(() => box.classList.add('gm-waiting'), 700);
+    };
+    const answered = box => {
+        clearTimeout(box.gmTimer);
+        box.classList.remove('gm-waiting');
+    };
+    new MutationObserver(changes => {
+        for (const box of document.querySelectorAll('.gm-explorer')) {
+            for (const handle of box.querySelectorAll('.widget-slider [role=slider]'))
+                handle.ariaLabel = handle.closest('.widget-slider').querySelector('.widget-label').textContent;
+            const reading = box.querySelector('.gm-reading'), picture = box.querySelector('img');
+            if (reading && picture) { reading.role = 'status'; picture.alt = reading.textContent; }
+        }
+        for (const {type, target} of changes) {
+            const element = target.nodeType === Node.ELEMENT_NODE ? target : target.parentElement;
+            const box = element?.closest('.gm-explorer');
+            if (box && type === 'attributes') asked(box);
+            else if (box && element.closest('.gm-reading')) answered(box);
+        }
+    }).observe(document.body, {childList: true, subtree: true, attributeFilter: ['aria-valuenow']});
+    document.addEventListener('change', event => {
+        const box = event.target.closest('.gm-explorer');
+        if (box) asked(box);
+    });
+    return true;
+})();
 </script>"""
+)
 PIXEL = 6  # of the screen for each pixel of a digit
+FRAME = 0.25  # seconds that a picture of an animation stays
 Drawing = tuple[Figure | bytes, str]  # a figure or the bytes of a PNG, and what it says, in words and numbers
 
 
 class _Explorer:
     """A picture, the controls that change it, and a line that reads it out or says what went wrong."""
 
-    def __init__(self, draw: Callable[..., Drawing], controls: dict[str, ipywidgets.ValueWidget]):
+    def __init__(self, draw: Callable[..., Drawing], controls: dict[str, ipywidgets.ValueWidget], play: str):
         self.draw, self.controls = draw, controls
-        self.picture, self.reading = ipywidgets.Image(format="png"), ipywidgets.HTML()
+        # as large as it is: a box would stretch it to the width of the cell
+        self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
+        self.reading = ipywidgets.HTML()
         self.drawing = self.outdated = False
-        self.box = ipywidgets.VBox([*controls.values(), self.reading, self.picture])
+        self.answers = 0
+        self.player = [_player(controls[play])] if play else []
+        self.box = ipywidgets.VBox([*controls.values(), *self.player, self.reading, self.picture])
         self.box.add_class("gm-explorer")
         self.reading.add_class("gm-reading")
         for control in controls.values():
@@ -60,7 +101,8 @@ class _Explorer:
                 self.outdated = False
                 try:
                     picture, reading = self.draw(**{name: control.value for name, control in self.controls.items()})
-                    self.picture.value, self.reading.value = png(picture), html.escape(reading)
+                    self.picture.value = png(picture)
+                    self.say(html.escape(re.sub(r"(?<!\w)-(?=\d)", "−", reading)))  # a minus, as the sliders write it
                 except Exception:
                     if not self.outdated:  # what outdated values lead to need not be said
                         raise
@@ -72,11 +114,16 @@ class _Explorer:
         try:
             self.refresh_or_raise()
         except Exception as error:  # any: there is no other place where the reader would see it
-            self.reading.value = f'<span role="alert"><b>{html.escape(f"{type(error).__name__}: {error}")}</b></span>'
+            self.say(f'<b role="alert">{html.escape(f"{type(error).__name__}: {error}")}</b>')
+
+    def say(self, content: str) -> None:
+        """Put that into the reading, as a new element even if it says the same, so that the page sees an answer."""
+        self.answers += 1
+        self.reading.value = f'<span data-answer="{self.answers}">{content}</span>'
 
     def close(self) -> None:
         """Take the widget and its models out of the kernel."""
-        for own in (*self.controls.values(), self.picture, self.reading, self.box):
+        for own in (*self.controls.values(), *self.player, self.picture, self.reading, self.box):
             own.unobserve_all()
             for part in ("layout", "style"):
                 if own.has_trait(part):
@@ -88,20 +135,31 @@ live: dict[str, _Explorer] = {}  # the widget of each name that was shown last
 
 
 def explore(
-    name: str, alt: str, draw: Callable[..., Drawing], controls: dict[str, ipywidgets.ValueWidget], figure_dir: str = ""
+    name: str,
+    alt: str,
+    draw: Callable[..., Drawing],
+    controls: dict[str, ipywidgets.ValueWidget],
+    figure_dir: str = "",
+    play: str = "",
 ) -> None:
-    """Show a picture with controls; where no kernel runs, the same output holds its first state as a static picture.
+    """Show a picture with controls, after its first state as a still picture, which is hidden while the widget lives.
 
-    draw: called with the values of the controls by name. name, alt, figure_dir: of the static picture, as in
-    `figures.show`. A second call with the same name closes the first one's widget. What the first drawing raises is
-    raised; what a later one raises is shown.
+    draw: called with the values of the controls by name. name, alt, figure_dir: of the still picture, as in
+    `figures.show`. play: the name of a slider that buttons can move from its low end to its high end. A second call
+    with the same name closes the first one's widget. What the first drawing raises is raised; what a later one raises
+    is shown.
     """
     if name in live:
         live.pop(name).close()
-    explorer = live[name] = _Explorer(draw, controls)
-    static = figures.static(bytes(explorer.picture.value), name, alt, figure_dir)
-    show_static({**explorer.box._repr_mimebundle_(), **static}, alt)
-    display({"text/html": NAMES, "text/plain": ""}, raw=True)
+    explorer = live[name] = _Explorer(draw, controls, play)
+    show_still(bytes(explorer.picture.value), name, alt, figure_dir)
+    display(explorer.box._repr_mimebundle_(), raw=True)
+
+
+def show_still(picture: bytes, name: str, alt: str, figure_dir: str = "", scale: float = 1.0) -> None:
+    """A picture in place of what lives, and below it a sentence that says so."""
+    figures.show_png(picture, name, alt, figure_dir, scale)
+    display({"text/html": STILL, "text/plain": SENTENCE}, raw=True)
 
 
 def slider(label: str, value: float, low: float, high: float, step: float) -> ipywidgets.FloatSlider:
@@ -126,17 +184,38 @@ def choice(label: str, options: Sequence[Any]) -> ipywidgets.Dropdown:
     )
 
 
-def digits(images: Tensor, columns: int) -> bytes:
-    """PNG of grey images (N, …, 784 pixels in all) with values in [0, 1], in rows of `columns`."""
+def _player(control: ipywidgets.FloatSlider) -> ipywidgets.Play:
+    """Buttons that move the slider step by step from its low end to its high end."""
+    steps = round((control.max - control.min) / control.step)
+    player = ipywidgets.Play(max=steps, interval=round(1000 * FRAME), layout={"margin": "2px 2px 2px 9.4em"})
+
+    def move(change: dict[str, int]) -> None:
+        control.value = control.min + change["new"] * control.step
+
+    player.observe(move, "value")
+    return player
+
+
+def digits(images: Tensor, columns: int, labels: Sequence[str] = (), pixel: int = PIXEL) -> bytes:
+    """PNG of grey images (N, …, 784 pixels in all) with values in [0, 1], in rows of `columns`, each with its label."""
     tiles = images.detach().cpu().reshape(-1, columns, 28, 28).permute(0, 2, 1, 3)
     grey = (255 * tiles.reshape(-1, columns * 28)).round().clamp(0, 255).to(torch.uint8)
     picture = Image.fromarray(grey.numpy())
-    return _bytes(picture.resize((picture.width * PIXEL, picture.height * PIXEL), Image.Resampling.NEAREST))
+    picture = picture.resize((picture.width * pixel, picture.height * pixel), Image.Resampling.NEAREST)
+    if labels:
+        font = ImageFont.load_default(14)
+        left = round(max(font.getlength(own) for own in labels)) + 12
+        plain, picture = picture, Image.new("L", (left + picture.width, picture.height), 255)
+        picture.paste(plain, (left, 0))
+        for row, own in enumerate(labels):
+            middle = (row + 0.5) * 28 * pixel
+            ImageDraw.Draw(picture).text((left - 8, middle), own, fill=0, font=font, anchor="rm")
+    return pack(picture)
 
 
-def show_static(content: dict[str, Any], alt: str) -> None:
-    """An output that holds a picture among other things."""
-    display(content, metadata={"image/png": {"alt": alt}}, raw=True)
+def unpack(png: bytes) -> Image.Image:
+    """The picture in these bytes of a PNG."""
+    return Image.open(io.BytesIO(png))
 
 
 def png(picture: Figure | bytes) -> bytes:
@@ -149,7 +228,8 @@ def png(picture: Figure | bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _bytes(picture: Image.Image) -> bytes:
+def pack(picture: Image.Image) -> bytes:
+    """The bytes of a PNG of the picture, made fast."""
     buffer = io.BytesIO()
     picture.save(buffer, "png", compress_level=1)
     return buffer.getvalue()

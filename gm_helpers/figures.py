@@ -4,7 +4,9 @@ import inspect
 import io
 import re
 import textwrap
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import matplotlib.pyplot as plt
@@ -55,24 +57,35 @@ def use_style() -> None:
     plt.style.use(STYLE)
 
 
-def show(figure: Figure, name: str, alt: str, figure_dir: str = "") -> None:
+def show(figure: Figure, name: str, figure_dir: str = "", alt: str = "") -> None:
     """Display a figure with its alternative text and close it; with a folder, save both as NAME.png and NAME.txt.
 
-    name: section number and a word, such as "1.13-curves". The same figure gives the same bytes. Raises ValueError for
-    a name that is none of a file in that folder.
+    name: section number and a word, such as "1.13-curves". alt: by default what alt_texts.toml has for that name. The
+    same figure gives the same bytes. Raises ValueError for a name that is none of a file in that folder, and for a
+    figure without an alternative text.
     """
+    alt = alt or alternative(name)
+    show_png(to_png(figure, alt), name, alt, figure_dir, SCALE)
+
+
+def alternative(name: str) -> str:
+    """The alternative text that the course has for a figure of its notebooks. Raises ValueError where it has none."""
+    texts = tomllib.loads((Path(__file__).parent / "alt_texts.toml").read_text(encoding="utf-8"))
+    if name not in texts:
+        raise ValueError(f"the figure {name!r} has no alternative text: say in a sentence what it shows, by alt=…")
+    return texts[name]
+
+
+def to_png(figure: Figure, alt: str) -> bytes:
+    """The PNG of a figure, which is closed, with SCALE pixels for each of the page."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    content = static(_with_palette(buffer, alt), name, alt, figure_dir)
-    width = int.from_bytes(content["image/png"][16:20])  # a PNG's header holds its width there
-    # Each frontend looks for the alternative text elsewhere: in the picture's metadata or in the plain-text output.
-    shown = {"width": round(width / SCALE), "alt": alt}
-    display(content, metadata={"image/png": shown}, raw=True)
+    return _with_palette(buffer, alt)
 
 
-def static(png: bytes, name: str, alt: str, figure_dir: str = "") -> dict[str, Any]:
-    """An output's picture with its alternative text; with a folder, both are saved as NAME.png and NAME.txt."""
+def show_png(png: bytes, name: str, alt: str, figure_dir: str = "", scale: float = 1.0) -> None:
+    """Display a picture, `scale` of its pixels for each of the page; with a folder, save it and its text beside it."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise ValueError(
             f"{name!r} can't be a figure's name: take letters, digits, '-', '_' and '.', a letter or digit first"
@@ -81,7 +94,10 @@ def static(png: bytes, name: str, alt: str, figure_dir: str = "") -> dict[str, A
         where = files.folder(figure_dir)
         files.write_atomically(where / f"{name}.png", png)
         files.write_atomically(where / f"{name}.txt", f"{alt}\n".encode())
-    return {"image/png": png, "text/plain": alt}
+    width = int.from_bytes(png[16:20])  # a PNG's header holds its width there
+    # JupyterLab shows the first line of the text in place of an output that is folded: it must give no answer away
+    content = {"image/png": png, "text/plain": f"Figure {name}\n{alt}"}
+    display(content, metadata={"image/png": {"width": round(width / scale), "alt": alt}}, raw=True)
 
 
 def _with_palette(picture: BinaryIO, alt: str) -> bytes:

@@ -1,14 +1,13 @@
-// A VAE's decoder in the page: no kernel, no network, no framework. `start` finds the page's static picture and puts
-// a pad or sliders in its place. What is written here is what gm_helpers/pages.py sends with its data.
+// A VAE's decoder in the page: no kernel, no network, no framework. `start` finds the page's empty place and builds
+// a pad or sliders there. What is written here is what gm_helpers/pages.py sends with its data.
 
-const PICTURE = 224;                                   // screen pixels of a decoded digit
+const PICTURE = 168;                                   // screen pixels of a decoded digit, as in every widget
 const ALLOW_ARROWS = {"data-lm-suppress-shortcuts": "true"};  // else JupyterLab takes the arrow keys for itself
 
 function start(name, build, data) {
   for (const page of document.querySelectorAll(`.gm-page[data-page="${name}"]:not([data-alive])`)) {
     page.setAttribute("data-alive", "");
-    page.replaceChildren();
-    page.style.cssText = "display:flex; flex-wrap:wrap; gap:16px; align-items:flex-start; max-width:860px; font:14px sans-serif";
+    page.style.cssText = "display:flex; flex-wrap:wrap; gap:16px; align-items:flex-start; max-width:900px; font:14px sans-serif";
     build(page, data, decoder(data.sizes, halves(data.weights)));
   }
 }
@@ -80,34 +79,36 @@ const fixed = value => value.toFixed(2).replace("-", "−");
 // ---------------------------------------------------------------- the plane of two latents
 
 function latentPad(page, data, decode) {
-  const SIDE = 340, REACH = 4;                         // the plane from −4 to 4
+  const SIDE = 450, [left, top, right, bottom] = data.frame.map(own => own * SIDE), reach = data.reach;
   const pad = add(page, "canvas", {width: SIDE, height: SIDE, tabindex: 0, role: "slider", "aria-label":
-    "latent code z1, z2: arrow keys move the point", "aria-valuemin": -REACH, "aria-valuemax": REACH, class: "gm-pad", ...ALLOW_ARROWS});
-  pad.style.cssText = "touch-action:none; cursor:crosshair; background:white; outline-offset:-3px";  // else the cell cuts it off
+    "latent code z1, z2: arrow keys move the point", "aria-valuemin": -reach, "aria-valuemax": reach, class: "gm-pad", ...ALLOW_ARROWS});
+  pad.style.cssText = "touch-action:none; cursor:crosshair; max-width:100%; outline-offset:-3px; background:0 0 / 100% 100%";
+  pad.style.backgroundImage = `url(data:image/png;base64,${data.still})`;  // with its axes and their names
   focusRing(pad);
   const side = add(page, "div"), paintDigit = digit(side), reading = add(side, "div", {"aria-live": "polite"});
-  side.style.width = `${PICTURE}px`;
-  add(side, "div", {}, "Drag, or use the arrow keys; Page Up and Down, Home and End go further.");
-  const scatter = document.createElement("canvas");
-  scatter.width = scatter.height = SIDE;
-  const ink = scatter.getContext("2d"), screen = v => (v + REACH) / (2 * REACH) * SIDE;
-  ink.font = "9px sans-serif";
-  data.codes.forEach(([x, y], i) => {
-    ink.fillStyle = data.colours[data.labels[i]];
-    ink.fillText(data.labels[i], screen(x) - 3, SIDE - screen(y) + 3);
-  });
+  side.style.width = "180px";
+  add(side, "p", {}, "Drag, or use the arrow keys; Page Up and Down, Home and End go further.");
+  const choice = add(side, "label"), underlay = add(choice, "input", {type: "checkbox"});
+  add(choice, "span", {}, " digits over the plane");
+  let digits = null;                                   // drawn once, when they are first asked for
+  underlay.addEventListener("change", () => { digits ??= plane(decode, reach); paint(); });
+  const across = v => left + (v + reach) / (2 * reach) * (right - left);
+  const down = v => bottom - (v + reach) / (2 * reach) * (bottom - top);
 
   const z = [0, 0];
   const paint = newest(() => {
-    const context = pad.getContext("2d"), [x, y] = [screen(z[0]), SIDE - screen(z[1])];
+    const context = pad.getContext("2d"), [x, y] = [across(z[0]), down(z[1])];
     context.clearRect(0, 0, SIDE, SIDE);
-    context.drawImage(scatter, 0, 0);
-    context.lineWidth = 3;
-    context.beginPath();
-    context.arc(x, y, 8, 0, 2 * Math.PI);
-    context.moveTo(x - 14, y); context.lineTo(x + 14, y);
-    context.moveTo(x, y - 14); context.lineTo(x, y + 14);
-    context.stroke();
+    if (underlay.checked) context.drawImage(digits, left, top, right - left, bottom - top);
+    for (const [width, colour] of [[7, "white"], [3, "black"]]) {
+      context.lineWidth = width;
+      context.strokeStyle = colour;
+      context.beginPath();
+      context.arc(x, y, 8, 0, 2 * Math.PI);
+      context.moveTo(x - 14, y); context.lineTo(x + 14, y);
+      context.moveTo(x, y - 14); context.lineTo(x, y + 14);
+      context.stroke();
+    }
     const text = `z₁ = ${fixed(z[0])}, z₂ = ${fixed(z[1])}`;
     reading.textContent = text;
     pad.setAttribute("aria-valuenow", z[0]);
@@ -115,12 +116,12 @@ function latentPad(page, data, decode) {
     paintDigit(decode(z), `digit decoded at ${text}`);
   });
   const move = (x, y) => {
-    [x, y].forEach((value, i) => { z[i] = Math.max(-REACH, Math.min(REACH, value)); });
+    [x, y].forEach((value, i) => { z[i] = Math.max(-reach, Math.min(reach, value)); });
     paint();
   };
   const point = event => {
-    const box = pad.getBoundingClientRect();
-    move(((event.clientX - box.left) / box.width * 2 - 1) * REACH, (1 - (event.clientY - box.top) / box.height * 2) * REACH);
+    const box = pad.getBoundingClientRect(), share = (at, low, high) => ((at * SIDE - low) / (high - low) * 2 - 1) * reach;
+    move(share((event.clientX - box.left) / box.width, left, right), -share((event.clientY - box.top) / box.height, top, bottom));
   };
   pad.addEventListener("pointerdown", event => { pad.setPointerCapture(event.pointerId); pad.focus(); point(event); });
   pad.addEventListener("pointermove", event => { if (event.buttons) point(event); });
@@ -135,6 +136,18 @@ function latentPad(page, data, decode) {
   paint();
 }
 
+function plane(decode, reach) {                        // decoded digits, dark on white, at the centres of a grid of cells
+  const CELLS = 15, picture = document.createElement("canvas");
+  picture.width = picture.height = CELLS * 28;
+  const context = picture.getContext("2d"), image = context.createImageData(28, 28);
+  for (let row = 0; row < CELLS; row++) for (let column = 0; column < CELLS; column++) {
+    const z = [column, CELLS - 1 - row].map(own => ((own + 0.5) / CELLS * 2 - 1) * reach);
+    decode(z).forEach((value, i) => image.data.set([255 - value, 255 - value, 255 - value, 255], 4 * i));
+    context.putImageData(image, column * 28, row * 28);
+  }
+  return picture;
+}
+
 // ---------------------------------------------------------------- one slider for each latent
 
 function latentSliders(page, data, decode) {
@@ -142,10 +155,10 @@ function latentSliders(page, data, decode) {
   const grid = add(page, "div");
   grid.style.cssText = "flex:1 1 285px; display:grid; grid-template-columns:repeat(auto-fit, 285px); gap:2px 16px";
   const inputs = [], z = [];                            // z exactly; a slider shows it rounded to its steps
-  let code = 0;
+  let code = 0, origin = "";
   const paint = newest(() => {
     paintDigit(decode(z), "digit decoded from the sliders");
-    reading.textContent = `from the code of a ${data.labels[code]}; norm of z: ${Math.hypot(...z).toFixed(2)}`;
+    reading.textContent = `${origin}; norm of z: ${Math.hypot(...z).toFixed(2)}`;
   });
   for (const latent of data.order) {
     const row = add(grid, "label"), name = `z${latent + 1}`;
@@ -156,19 +169,26 @@ function latentSliders(page, data, decode) {
     output.style.width = "40px";
     focusRing(input);
     input.show = () => { output.textContent = fixed(z[latent]); };
-    input.addEventListener("input", () => { z[latent] = +input.value; input.show(); paint(); });
+    input.addEventListener("input", () => {
+      z[latent] = +input.value;
+      if (!origin.endsWith("moved")) origin += ", moved";
+      input.show();
+      paint();
+    });
     inputs[latent] = input;
   }
-  const set = values => {
+  const set = (values, from) => {
+    origin = from;
     inputs.forEach((input, latent) => { input.value = z[latent] = values[latent]; input.show(); });
     paint();
   };
+  const encoded = () => set(data.codes[code], `the code of a ${data.labels[code]}`);
   const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
   const buttons = {
-    "reset": () => set(data.codes[code]),
-    "random": () => set(inputs.map(normal)),
-    "encode another digit": () => { code = (code + 1) % data.codes.length; set(data.codes[code]); },
+    "reset": encoded,
+    "random": () => set(inputs.map(normal), "a draw of N(0, I)"),
+    "encode another digit": () => { code = (code + 1) % data.codes.length; encoded(); },
   };
   for (const [label, action] of Object.entries(buttons)) add(left, "button", {type: "button"}, label).addEventListener("click", action);
-  set(data.codes[code]);
+  encoded();
 }

@@ -8,24 +8,28 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from IPython.display import display
 from torch import Tensor, nn
 
 from gm_helpers import figures
-from gm_helpers.explore import digits, png, show_static
+from gm_helpers.explore import digits, show_still
 from gm_helpers.vae import VAE, kl_standard_normal
 
 
-def latent_pad(model: VAE, codes: Tensor, labels: Tensor, figure_dir: str = "") -> None:
+def latent_pad(model: VAE, codes: Tensor, labels: Tensor, figure_dir: str = "", name: str = "1.15-pad") -> None:
     """A page in the output: drag over the plane of latents, (2,), and the decoded digit follows; it needs no kernel.
 
-    codes: (N, 2), of images of the classes `labels` (N,), drawn behind the point.
+    codes: (N, 2), of images of the classes `labels` (N,), drawn behind the point. name: of the still picture.
     """
     figure, axis = plt.subplots(figsize=(4.5, 4.5))
     figures.draw_classes(axis, codes, labels)
     axis.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xlabel="$z_1$", ylabel="$z_2$")
+    figure.canvas.draw()  # now the axes have their place
+    left, bottom, right, top = axis.get_position().extents
     alt = "The codes of test images in the plane, each drawn as its digit: the background of the latent pad."
-    scatter = {"codes": _rounded(codes, 2), "labels": labels.tolist(), "colours": figures.CLASS_COLOURS}
-    _page("1.15-pad", alt, png(figure), "latentPad", scatter | _decoder(model), figure_dir)
+    still = figures.to_png(figure, alt)
+    plane = {"still": base64.b64encode(still).decode(), "frame": [left, 1 - top, right, 1 - bottom], "reach": 4}
+    _page(name, alt, still, "latentPad", plane | _decoder(model), figure_dir, figures.SCALE)
 
 
 def latent_sliders(model: VAE, x: Tensor, labels: Tensor, figure_dir: str = "") -> None:
@@ -60,11 +64,12 @@ def _decoder(model: VAE) -> dict[str, Any]:
     return {"sizes": sizes, "weights": base64.b64encode(numbers.numpy().astype("<f2").tobytes()).decode()}
 
 
-def _page(name: str, alt: str, still: bytes, kind: str, data: dict[str, Any], figure_dir: str) -> None:
-    """HTML with a static picture, which the script replaces where it may run."""
-    static = figures.static(still, name, alt, figure_dir)
-    image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(still).decode()}">'
+def _page(
+    name: str, alt: str, still: bytes, kind: str, data: dict[str, Any], figure_dir: str, scale: float = 1.0
+) -> None:
+    """A still picture, and the page that the script builds below it where it may run."""
+    show_still(still, name, alt, figure_dir, scale)
     script = (Path(__file__).parent / "pad.js").read_text(encoding="utf-8").replace("</", "<\\/")
-    page = f'<div class="gm-page" data-page="{html.escape(name)}">{image}</div>\n<script>(() => {{\n{script}\n'
+    page = f'<div class="gm-page" data-page="{html.escape(name)}"></div>\n<script>(() => {{\n{script}\n'
     page += f"start({json.dumps(name)}, {kind}, {json.dumps(data)});".replace("</", "<\\/") + "\n})();</script>"
-    show_static({"text/html": page, **static}, alt)
+    display({"text/html": page, "text/plain": ""}, raw=True)

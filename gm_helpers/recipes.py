@@ -60,7 +60,7 @@ class Recipe:
     kind: "vae", "flow", "gan" or "classifier". in_full: arguments that the model has besides in the profile `full`.
     inputs: the tensor whose rows are drawn in training, for a data set, a split of it and a device. points: the name of
     what it draws itself, where these are no images of a data set. shipped: whether its weights of the profile `full`
-    come with the course.
+    come with the course. kept: the only part of the model that is written, where the rest serves its training alone.
     """
 
     kind: str
@@ -73,6 +73,7 @@ class Recipe:
     points: str = ""
     shipped: bool = True
     in_full: dict[str, Any] = field(default_factory=dict)
+    kept: str = ""
 
     def arguments_in(self, profile: str) -> dict[str, Any]:
         """What the model is made with in that profile."""
@@ -162,7 +163,7 @@ RECIPES = {
     "digit-classifier": Recipe(
         "classifier", DigitClassifier, {}, data.grey_and_binary, metrics.accuracy, CLASSIFIER_SCHEDULES, _labelled
     ),
-    "gan": Recipe("gan", GAN, {}, data.scale, _gan_quality, GAN_SCHEDULES, in_full={"dropout": 0.1}),
+    "gan": Recipe("gan", GAN, {}, data.scale, _gan_quality, GAN_SCHEDULES, in_full={"dropout": 0.1}, kept="generator"),
     "flow-fc": Recipe(
         "flow",
         flow_fully_connected,
@@ -290,10 +291,16 @@ def ship(name: str, profile: str, dataset: str, seed: int, device: str, folder: 
                 "lower the learning rate"
             )
         model.load_state_dict(rounded)
+        print(f"{name}: measuring on the validation and the test images", flush=True)
         metadata = _metadata(name, model, run, origin)
-        checkpoint.save(target, rounded, metadata)
+        checkpoint.save(target, _kept(RECIPES[name], rounded), metadata)
         state_file.unlink()
     return metadata
+
+
+def _kept(recipe: Recipe, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those that belong to the part of the model that is written."""
+    return {name: own for name, own in tensors.items() if name.startswith(recipe.kept)}
 
 
 def _metadata(name: str, model: nn.Module, run: Run, origin: dict[str, Any]) -> dict[str, Any]:
@@ -367,7 +374,7 @@ def evaluate(name: str, model: nn.Module, dataset: str) -> dict[str, float]:
 
 
 def pretrained(name_or_path: str | Path, device: str = "auto") -> nn.Module:
-    """A shipped model by its name, or one that `ship` wrote, by its path; in eval mode.
+    """A shipped model by its name, or one that `ship` wrote, by its path; in eval mode. A GAN has its generator alone.
 
     Raises CheckpointError for a file that is missing, damaged, of another model or shape, or holds NaN or infinities.
     """
@@ -378,9 +385,12 @@ def pretrained(name_or_path: str | Path, device: str = "auto") -> nn.Module:
     own = metadata.get("model"), metadata.get("arguments")
     if recipe is None or own != (recipe.model.__name__, arguments):
         raise CheckpointError(f"{path} holds no model that this version of the course knows; train it again")
-    model = recipe.model(**arguments)
+    model: Any = recipe.model(**arguments)
+    for part, _ in list(model.named_children()):
+        if not part.startswith(recipe.kept):
+            delattr(model, part)
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(_kept(recipe, tensors))
     except RuntimeError as error:
         raise CheckpointError(f"{path} has other weights than {metadata['name']} needs; train it again") from error
     if not _finite(tensors):

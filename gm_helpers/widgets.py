@@ -1,36 +1,52 @@
 """What each widget shows."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from matplotlib.collections import LineCollection
+from matplotlib.colors import SymLogNorm
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gm_helpers import figures, gan
-from gm_helpers.explore import Drawing, choice, digits, explore, slider
+from gm_helpers.explore import Drawing, choice, digits, explore, pack, slider, unpack
 from gm_helpers.flows import Flow
 from gm_helpers.nn import slerp
 from gm_helpers.vae import kl_standard_normal
 
 
 def two_normals(figure_dir: str = "") -> None:
-    """KL(N(μ, σ²) ‖ N(0, 1)) and the two densities, for any μ and σ."""
+    """KL(N(μ, σ²) ‖ N(0, 1)): the two densities, and the point (μ, log σ) on the surface of all such divergences."""
     x = torch.linspace(-6, 6, 400, dtype=torch.float64)
     standard = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    means, log_stds = torch.linspace(-4, 4, 81), torch.linspace(math.log(0.05), math.log(4), 81)
+    pairs = torch.cartesian_prod(log_stds, means)
+    surface = kl_standard_normal(pairs[:, 1:], 2 * pairs[:, :1]).view(81, 81)
+    levels = [0, 0.1, 0.3, 1, 2, 4, 8, 16]
 
     def draw(mean: float, std: float) -> Drawing:
         kl = kl_standard_normal(torch.tensor([[mean]]), torch.tensor([[2 * math.log(std)]])).item()
-        figure, axis = plt.subplots(figsize=(6, 3))
-        axis.plot(x, standard, label="$p$ = N(0, 1)")
-        axis.plot(x, torch.exp(-((x - mean) ** 2) / (2 * std**2)) / (std * math.sqrt(2 * math.pi)), label="$q$")
-        axis.set(xlabel="$z$", ylabel="density", ylim=(0, 1.5))
-        axis.legend(loc="upper right")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3))
+        left.plot(x, standard, label="$p$ = N(0, 1)")
+        left.plot(x, torch.exp(-((x - mean) ** 2) / (2 * std**2)) / (std * math.sqrt(2 * math.pi)), label="$q$")
+        left.set(xlabel="$z$", ylabel="density", ylim=(0, 1.5))
+        left.legend(loc="upper right")
+        filled = right.contourf(means, log_stds, surface, levels, extend="max", norm=SymLogNorm(0.1, vmin=0, vmax=16))
+        figure.colorbar(filled, label="KL (nats)", format="%g")
+        right.plot(mean, math.log(std), "o", color="white", markeredgecolor="black", markersize=9)
+        right.set(xlabel="mean $\\mu$", ylabel=r"$\log\,\sigma$")
         return figure, f"KL(q ‖ p) = {kl:.3f} nats at μ = {mean:.2f}, σ = {std:.2f}"
 
     controls = {"mean": slider("mean μ", 1.0, -4, 4, 0.05), "std": slider("deviation σ", 0.5, 0.05, 4, 0.05)}
-    alt = "The density of q, a normal with mean 1 and deviation 0.5, beside that of the standard normal p."
+    alt = (
+        "Left, the density of q, a normal with mean 1 and deviation 0.5, beside that of the standard normal p. Right, "
+        "its place on the divergence over mean and log deviation, a valley around (0, 0)."
+    )
     explore("1.5a-widget", alt, draw, controls, figure_dir)
 
 
@@ -61,53 +77,85 @@ def generator_losses(figure_dir: str = "") -> None:
 
 
 def stretched_density(figure_dir: str = "") -> None:
-    """A monotone map x = z + steepness · tanh(z − centre), and the density that it makes of a normal one."""
+    """A monotone map x = z + steepness · tanh(z − centre), the density that it makes of a normal one, and an interval
+    of x with its image in z: both hold the same mass."""
     z = torch.linspace(-5, 5, 1001, dtype=torch.float64)
-    normal = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    width = 2.0
 
-    def draw(steepness: float, centre: float) -> Drawing:
-        x, stretch = z + steepness * torch.tanh(z - centre), 1 + steepness / torch.cosh(z - centre) ** 2
-        figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    def draw(steepness: float, centre: float, start: float) -> Drawing:
+        def mapped(z: Tensor) -> tuple[Tensor, Tensor]:  # x, and its slope in z
+            return z + steepness * torch.tanh(z - centre), 1 + steepness / torch.cosh(z - centre) ** 2
+
+        x, stretch = mapped(z)
+        density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+        ends = np.interp([start, start + width], x, z).tolist()
+        figure, axes = plt.subplots(1, 3, figsize=(9, 3))
         axes[0].plot(x, z)
         axes[0].set(xlabel="$x$", ylabel="$z = f(x)$", xlim=(-12, 12))
-        axes[1].plot(x, normal / stretch)
-        axes[1].set(xlabel="$x$", ylabel="$p(x)$", xlim=(-12, 12), ylim=(0, 0.45))
-        total = torch.trapezoid(normal / stretch, x).item()
+        axes[0].axvspan(start, start + width, color=figures.COLOURS[1], alpha=0.4, linewidth=0)
+        axes[0].axhspan(*ends, color=figures.COLOURS[1], alpha=0.4, linewidth=0)
+        inside = torch.linspace(ends[0], ends[1], 401, dtype=torch.float64)
+        own, slope = mapped(inside)
+        under = torch.exp(-(inside**2) / 2) / math.sqrt(2 * math.pi)
+        parts = (("x", x, density / stretch, own, under / slope), ("z", z, density, inside, under))
+        areas = [torch.trapezoid(height, at).item() for _, _, _, at, height in parts]
+        for axis, (name, everywhere, curve, at, height) in zip(axes[1:], parts, strict=True):
+            axis.plot(everywhere, curve)
+            axis.fill_between(at, height, color=figures.COLOURS[1], alpha=0.4, linewidth=0)
+            axis.set(xlabel=f"${name}$", ylabel=f"$p({name})$", ylim=(0, 0.45))
+        axes[1].set(xlim=(-12, 12))
         return (
             figure,
-            f"slope f′ from {1 / stretch.max().item():.3f} to {1 / stretch.min().item():.3f}; area {total:.3f}",
+            f"slope f′ from {1 / stretch.max().item():.3f} to {1 / stretch.min().item():.3f}; "
+            f"shaded: {areas[0]:.3f} in x, {areas[1]:.3f} in z",
         )
 
-    controls = {"steepness": slider("steepness s", 4.0, 0, 9, 0.1), "centre": slider("centre", 0.0, -2, 2, 0.05)}
+    controls = {
+        "steepness": slider("steepness s", 4.0, 0, 9, 0.1),
+        "centre": slider("centre", 0.0, -2, 2, 0.05),
+        "start": slider("interval from x =", 2.0, -12, 10, 0.1),
+    }
     alt = (
-        "A monotone map, flat in the middle, and the density that it makes of a normal one: low where the map is flat."
+        "A monotone map, flat in the middle, the density that it makes of a normal one, low where the map is flat, and "
+        "the normal one; an interval of x and its image in z are shaded under both."
     )
     explore("3.1-widget", alt, draw, controls, figure_dir)
 
 
-def warped_plane(flow: Flow, points: Tensor, figure_dir: str = "") -> None:
-    """Points (N, 2) and a grid, carried through the first layers of a flow of the plane."""
+def warped_plane(flow: Flow, points: Tensor, figure_dir: str = "", name: str = "3.beyond-a-widget") -> None:
+    """Points (N, 2) and a grid, carried through the layers of a flow of the plane.
+
+    Between two layers each point goes straight from one place to the next.
+    """
     side, fine = (torch.linspace(-2, 2, n, device=points.device, dtype=points.dtype) for n in (25, 400))
     upright = torch.stack(torch.meshgrid(side, 0.75 * fine, indexing="ij"), dim=2)
     level = torch.stack(torch.meshgrid(fine, 0.75 * side, indexing="xy"), dim=2)
     lines = torch.cat([upright, level])  # (50, 400, 2): fine enough that no two chords cross
+    stages, log_dets = [torch.cat([points, lines.flatten(0, 1)])], [points.new_zeros(len(points))]
+    with torch.no_grad():
+        for layer in flow.bijection.layers:
+            after, change = layer(stages[-1])
+            stages.append(after)
+            log_dets.append(log_dets[-1] + change[: len(points)])
+    last = len(stages) - 1
 
-    @torch.no_grad()
     def draw(depth: float) -> Drawing:
-        own, grid, log_det = points, lines.flatten(0, 1), points.new_zeros(len(points))
-        for layer in flow.bijection.layers[: int(depth)]:
-            own, change = layer(own)
-            grid, log_det = layer(grid)[0], log_det + change
+        before = min(int(depth), last - 1)
+        own = torch.lerp(stages[before], stages[before + 1], depth - before).cpu().numpy()
         figure, axis = plt.subplots(figsize=(4.5, 4.5))
-        axis.scatter(own[:, 0].cpu(), own[:, 1].cpu(), s=2, color=figures.COLOURS[0])
-        for line in grid.view(lines.shape).cpu():
-            axis.plot(*line.T, "-", color="#777777", linewidth=0.5)
+        axis.scatter(own[: len(points), 0], own[: len(points), 1], s=2, color=figures.COLOURS[0])
+        axis.add_collection(
+            LineCollection([*own[len(points) :].reshape(lines.shape)], colors="#777777", linewidths=0.5)
+        )
         axis.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xlabel="$h_1$", ylabel="$h_2$")
-        return figure, f"after {int(depth)} layers: mean log-determinant {log_det.mean().item():.3f} nats"
+        whole = int(depth)
+        way = "" if whole == depth else f", on the way to layer {whole + 1}"
+        mean = log_dets[whole].mean().item()
+        return figure, f"after layer {whole}{way}: mean log-determinant of {whole} layers {mean:.3f} nats"
 
-    controls = {"depth": slider("depth (layers)", 4, 0, len(flow.bijection.layers), 1)}
+    controls = {"depth": slider("depth (layers)", 4, 0, last, 0.25)}
     alt = "Two moons and a grid of lines after four of the flow's eight layers: bent, but nowhere torn."
-    explore("3.beyond-a-widget", alt, draw, controls, figure_dir)
+    explore(name, alt, draw, controls, figure_dir, play="depth")
 
 
 def samples_over_training(stages: dict[float, Tensor], centres: Tensor, figure_dir: str = "") -> None:
@@ -129,30 +177,58 @@ def samples_over_training(stages: dict[float, Tensor], centres: Tensor, figure_d
     explore("2.beyond-a-training-widget", alt, draw, controls, figure_dir)
 
 
-def interpolation(name: str, codes: Tensor, decode: Callable[[Tensor], Tensor], figure_dir: str = "") -> None:
-    """From the code of one digit to that of another, straight or spherical: both ends and the image between.
+def interpolation(
+    name: str, codes: Tensor, labels: Tensor, decode: Callable[[Tensor], Tensor], figure_dir: str = ""
+) -> None:
+    """The way from one digit's code to another's, straight or spherical: eleven images along it, and the one at t.
 
-    codes: (10, D), one for each digit. decode: codes (N, D) to images (N, 784) or (N, 1, 28, 28) in [0, 1].
+    codes: (N, D), of digits of the classes `labels` (N,), by which the sliders have them sorted; they begin with the
+    first 2 and the first 7. decode: codes (N, D) to images (N, 784) or (N, 1, 28, 28) in [0, 1].
     """
+    order = labels.argsort(stable=True)
+    codes, classes = codes[order.to(codes.device)], labels[order].tolist()
+    stops, thumb = 11, 2  # screen pixels for each of a small digit
+    decoded: dict[tuple[int, int, str], Image.Image] = {}  # the row of the last way alone
+
+    def along(start: int, end: int, way: str, t: Tensor) -> Tensor:
+        ends = codes[start], codes[end]
+        between = torch.lerp if way == "straight" or start == end else slerp  # a code and itself have no angle
+        return torch.stack([between(*ends, own).flatten() for own in t.split(1)])
 
     @torch.no_grad()
-    def draw(start: int, end: int, way: str, fraction: float) -> Drawing:
-        ends, t = (codes[start], codes[end]), torch.tensor([fraction], device=codes.device, dtype=codes.dtype)
-        straight = way == "straight" or start == end  # there is no angle between a code and itself
-        between = torch.lerp(*ends, t)[None] if straight else slerp(*ends, t)
-        images = decode(torch.cat([codes[start][None], between.view(1, -1), codes[end][None]]))
-        norms = [own.norm().item() for own in (ends[0], between, ends[1])]
-        return digits(images, 3), f"norms of the codes: {norms[0]:.1f}, {norms[1]:.1f}, {norms[2]:.1f}"
+    def draw(start: float, end: float, way: str, fraction: float) -> Drawing:
+        chosen = int(start), int(end), way
+        if chosen not in decoded:
+            t = torch.linspace(0, 1, stops, device=codes.device, dtype=codes.dtype)
+            decoded.clear()
+            decoded[chosen] = unpack(digits(decode(along(*chosen, t)), stops, pixel=thumb))
+        code = along(*chosen, torch.tensor([fraction], device=codes.device, dtype=codes.dtype))
+        picture = _below(decoded[chosen], unpack(digits(decode(code), 1)), (0.5 + fraction * (stops - 1)) / stops)
+        norms = [own.norm().item() for own in (codes[chosen[0]], code, codes[chosen[1]])]
+        reading = f"from a {classes[chosen[0]]} to a {classes[chosen[1]]}, t = {fraction:.2f}; "
+        return pack(picture), f"{reading}norms of the codes: {norms[0]:.1f}, {norms[1]:.1f}, {norms[2]:.1f}"
 
+    last = len(classes) - 1
     controls: dict[str, Any] = {
-        "start": choice("from the digit", range(10)),
-        "end": choice("to the digit", range(10)),
+        "start": slider("from digit no.", bisect_left(classes, 2), 0, last, 1),
+        "end": slider("to digit no.", min(bisect_left(classes, 7), last), 0, last, 1),
         "way": choice("way", ("straight", "spherical")),
         "fraction": slider("fraction t", 0.5, 0, 1, 0.02),
     }
-    controls["start"].value, controls["end"].value = 2, 7
-    alt = "Three images: the start, a 2, the one half way, and the end, a 7."
+    alt = "Eleven images on the way from a 2 to a 7, and below, larger, the one half way."
     explore(name, alt, draw, controls, figure_dir)
+
+
+def _below(row: Image.Image, large: Image.Image, share: float) -> Image.Image:
+    """A row of images, an arrow that points at this share of its width, and the large image under the arrow."""
+    at, gap = share * row.width, 14
+    picture = Image.new("L", (row.width, row.height + gap + large.height), 255)
+    picture.paste(row)
+    left = min(max(at - large.width / 2, 0), row.width - large.width)
+    picture.paste(large, (round(left), row.height + gap))
+    ends = [(at, row.height + 1), (at - 7, row.height + gap - 2), (at + 7, row.height + gap - 2)]
+    ImageDraw.Draw(picture).polygon(ends, fill=0)
+    return picture
 
 
 def temperature(models: dict[str, Callable[[Tensor], Tensor]], codes: dict[str, Tensor], figure_dir: str = "") -> None:
@@ -164,7 +240,7 @@ def temperature(models: dict[str, Callable[[Tensor], Tensor]], codes: dict[str, 
     @torch.no_grad()
     def draw(factor: float) -> Drawing:
         images = torch.cat([decode(factor * codes[name]).reshape(-1, 784) for name, decode in models.items()])
-        return digits(images, len(images) // len(models)), f"T = {factor:.2f}; rows: {', '.join(models)}"
+        return digits(images, len(images) // len(models), [*models], pixel=4), f"T = {factor:.2f}"
 
     controls = {"factor": slider("temperature T", 0.7, 0, 1.5, 0.05)}
     alt = f"Rows of digits drawn at the temperature 0.7: {', '.join(models)}."

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -39,12 +40,17 @@ def chromium(path: str) -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def jupyterlab(root: Path, cells: list[str]) -> Iterator[str]:
+def jupyterlab(root: Path, cells: list[str], as_by_make: bool = True) -> Iterator[str]:
     """Address of a JupyterLab in a new folder: `.format(name)` opens a notebook; no setting of the user's is touched.
 
-    It holds the course's notebooks, to be run in the profile smoke, and one named `cells` of these cells.
+    It holds the course's notebooks, to be run in the profile smoke, and one named `cells` of these cells. as_by_make:
+    with the settings of `make lab`.
     """
     (root / "notebooks").mkdir()
+    (root / "settings").mkdir()
+    if as_by_make:
+        makefile = (NOTEBOOKS.parent / "Makefile").read_text(encoding="utf-8")
+        (root / "settings" / "overrides.json").write_text(re.search(r"echo '(\{.*\})' > \$@", makefile)[1])
     for source in (NOTEBOOKS / "source").glob("*.md"):
         book = nbformat.read(NOTEBOOKS / f"{source.stem}.ipynb", as_version=4)
         for cell in book.cells:
@@ -62,6 +68,7 @@ def jupyterlab(root: Path, cells: list[str]) -> Iterator[str]:
         port = own.getsockname()[1]
     options = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--allow-root"]
     options += ["--IdentityProvider.token=secret", "--expose-app-in-browser", "--LabApp.news_url="]
+    options += [f"--LabApp.app_settings_dir={root / 'settings'}"]
     command = [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={root}"]
     environment = os.environ | {name: str(root / name) for name in [*folders, "IPYTHONDIR"]}
     with open(root / "server.log", "w") as log:
@@ -78,17 +85,24 @@ def jupyterlab(root: Path, cells: list[str]) -> Iterator[str]:
         server.wait(20)
 
 
-def run_all(page: Page, address: str) -> list[str]:
-    """Open a notebook, run all its cells, and return their errors; waits on JupyterLab's own promises."""
+def open_notebook(page: Page, address: str) -> None:
+    """Open a notebook and wait for its kernel, by JupyterLab's own promises."""
     page.goto(address)
     page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook").wait_for(timeout=START)
     page.set_default_timeout(20_000)
-    return page.evaluate(
-        """async limit => {
+    page.evaluate("""async () => {
         const app = window.jupyterapp; await app.restored;
         const panel = app.shell.currentWidget;
         await panel.context.ready; await panel.sessionContext.ready;
         await panel.sessionContext.session.kernel.info;
+    }""")
+
+
+def run_cells(page: Page) -> list[str]:
+    """Run all cells of the open notebook, and return their errors."""
+    return page.evaluate(
+        """async limit => {
+        const app = window.jupyterapp, panel = app.shell.currentWidget;
         const late = new Promise((_, reject) => setTimeout(() => reject(Error('the run takes too long')), limit));
         await Promise.race([late, app.commands.execute('notebook:run-all-cells')]);
         return panel.content.model.sharedModel.cells.flatMap(cell => cell.cell_type === 'code' ?
@@ -96,3 +110,14 @@ def run_all(page: Page, address: str) -> list[str]:
     }""",
         RUN,
     )
+
+
+def run_all(page: Page, address: str) -> list[str]:
+    """Open a notebook, run all its cells, and return their errors."""
+    open_notebook(page, address)
+    return run_cells(page)
+
+
+def command(page: Page, name: str) -> None:
+    """Run one of JupyterLab's commands to its end."""
+    page.evaluate("name => window.jupyterapp.commands.execute(name)", name)

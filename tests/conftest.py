@@ -33,10 +33,10 @@ def shown(monkeypatch):
     """What `display` was given, with its keywords; widgets and figures are closed after the test."""
     import matplotlib.pyplot as plt
 
-    from gm_helpers import explore, figures
+    from gm_helpers import explore, figures, pages
 
     calls = []
-    for module in (explore, figures):
+    for module in (explore, figures, pages):
         monkeypatch.setattr(
             module, "display", lambda content, **how: calls.append(SimpleNamespace(content=content, **how))
         )

@@ -461,13 +461,19 @@ kernelspec: {display_name: Python 3, language: python, name: python3}
 ```{code-cell} ipython3
 :tags: [check]
 
-from tqdm.auto import tqdm
 from IPython.display import display
-for _ in tqdm(range(3)):
-    pass
+display({"text/plain": "7 of 9"}, raw=True, display_id="bar")
+display({"text/plain": "9 of 9"}, raw=True, display_id="bar", update=True)
 print(6 * 7)
-data = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "a slider", "image/png": "cGljdHVyZQ=="}
-display(data, raw=True)
+display({"text/plain": "a still picture", "image/png": "cGljdHVyZQ=="}, raw=True)
+display({"application/vnd.jupyter.widget-view+json": {}, "text/plain": "a slider"}, raw=True)
+display({"text/html": '<div class="gm-page"></div><script>1</script>', "text/plain": ""}, raw=True)
+```
+
+```{code-cell} ipython3
+:tags: [hide-input, hide-output]
+
+2
 ```
 """
 
@@ -480,19 +486,33 @@ def source(tmp_path):
 
 
 @pytest.mark.slow
-def test_writing_a_notebook_executes_it_and_keeps_its_outputs_but_no_progress_bar_and_of_a_widget_the_picture(source):
+def test_writing_a_notebook_executes_it_and_keeps_what_stands_by_itself(source):
+    """The last state of a bar, and of what needs a kernel or a script the still picture before it."""
     path = source.parent.parent / "7_toy.ipynb"
     assert batch.write(source) == path
     book = json.loads(path.read_text())
-    text, picture = book["cells"][1]["outputs"]
-    assert text["text"] == ["42\n"]
+    bar, text, picture = book["cells"][1]["outputs"]
+    assert (bar["data"], text["text"]) == ({"text/plain": ["9 of 9"]}, ["42\n"])
     assert picture["data"].keys() == {"text/plain", "image/png"}
-    assert book["cells"][1]["metadata"] == {"tags": ["check"]}
     assert set(book["metadata"]) == {"kernelspec", "language_info", "gm_helpers_cells"}
 
 
+def test_of_a_cell_s_metadata_its_tags_are_kept_and_what_they_mean_in_jupyterlab(source, no_kernel):
+    tags = ["hide-input", "hide-output, check", "hide-output, hide-input", "check"]
+    cells = [f"```{{code-cell}} ipython3\n:tags: [{own}]\n:mine: true\n\n1\n```\n" for own in tags]
+    source.write_text("\n".join([SOURCE.partition("```")[0], *cells]))
+    shown = [own["metadata"] for own in json.loads(batch.write(source).read_text())["cells"][1:]]
+    inside, outside = {"source_hidden": True}, {"outputs_hidden": True}
+    assert shown == [
+        {"tags": ["hide-input"], "jupyter": inside},
+        {"tags": ["hide-output", "check"], "jupyter": outside, "collapsed": True},
+        {"tags": ["hide-output", "hide-input"], "jupyter": inside | outside, "collapsed": True},
+        {"tags": ["check"]},
+    ]
+
+
 def test_a_notebook_that_is_written_again_is_the_same(source, no_kernel):
-    source.write_text(SOURCE.partition("from tqdm")[0] + "1\n```\n")
+    source.write_text(SOURCE.partition("from IPython")[0] + "1\n```\n")
     first = batch.write(source).read_bytes()
     assert batch.write(source).read_bytes() == first
     assert {own.name for own in source.parent.parent.iterdir()} == {"source", "7_toy.ipynb"}
@@ -512,7 +532,7 @@ def forget_who_wrote_it(book):
 
 @pytest.mark.parametrize("edit", [edit_a_cell, add_a_cell, forget_who_wrote_it])
 def test_a_notebook_that_somebody_has_edited_is_kept_under_another_name(source, no_kernel, edit, capsys):
-    source.write_text(SOURCE.partition("from tqdm")[0] + "1\n```\n")
+    source.write_text(SOURCE.partition("from IPython")[0] + "1\n```\n")
     path = batch.write(source)
     book = json.loads(first := path.read_text())
     edit(book)
@@ -523,7 +543,7 @@ def test_a_notebook_that_somebody_has_edited_is_kept_under_another_name(source, 
 
 
 def test_a_notebook_with_other_outputs_or_settings_of_an_editor_is_not_taken_for_an_edited_one(source, no_kernel):
-    source.write_text(SOURCE.partition("from tqdm")[0] + "1\n```\n")
+    source.write_text(SOURCE.partition("from IPython")[0] + "1\n```\n")
     path = batch.write(source)
     book = nbformat.read(path, as_version=4)
     for cell in book.cells:
@@ -558,7 +578,7 @@ def test_a_source_that_is_no_myst_is_refused_in_one_sentence(source, content):
 def test_a_source_that_fails_leaves_the_notebook_as_it_was(tmp_path, source, monkeypatch):
     run_here(monkeypatch.setattr, errors=traceback("elsewhere").encode())
     (tmp_path / "7_toy.ipynb").write_text("as it was")
-    source.write_text(SOURCE.partition("from tqdm")[0] + "1\n```\n")
+    source.write_text(SOURCE.partition("from IPython")[0] + "1\n```\n")
     with pytest.raises(batch.NotebookError, match="7_toy, a thread or program: KeyError"):
         batch.write(source)
     assert (tmp_path / "7_toy.ipynb").read_text() == "as it was"

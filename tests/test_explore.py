@@ -2,6 +2,7 @@
 
 import gc
 import io
+import re
 import weakref
 
 import matplotlib.pyplot as plt
@@ -43,8 +44,13 @@ def grey(png):
         return np.asarray(picture)
 
 
+def read(explorer):
+    """What the reading says, without the element around it."""
+    return re.fullmatch(r'<span data-answer="\d+">(.*)</span>', explorer.reading.value)[1]
+
+
 def assert_shows(value):
-    assert explore.live["test"].reading.value == f"{value}"
+    assert read(explore.live["test"]) == f"{value}"
     assert (grey(explore.live["test"].picture.value) == value).all()
 
 
@@ -78,22 +84,58 @@ def test_a_control_has_its_name_in_front_and_as_a_hint_and_a_readout_as_fine_as_
     assert float(format(step, own.readout_format)) == step
 
 
-def test_one_output_holds_the_live_widget_and_its_first_state_as_a_static_picture(shown, tmp_path):
+def test_a_widget_comes_after_its_first_state_as_a_still_picture_and_a_sentence_that_says_so(shown, tmp_path):
     controls = {"value": slider()}
     explore.explore("test", "One grey value.", flat, controls, str(tmp_path))
-    box = explore.live["test"].box
-    explore.live["test"].controls["value"].value = 7
-    assert shown[0].content["application/vnd.jupyter.widget-view+json"]["model_id"] == box.model_id
-    assert box.children == (controls["value"], explore.live["test"].reading, explore.live["test"].picture)
-    assert (grey(shown[0].content["image/png"]) == 0).all()
-    assert (tmp_path / "test.png").read_bytes() == shown[0].content["image/png"]
-    assert shown[0].content["text/plain"] == shown[0].metadata["image/png"]["alt"] == "One grey value."
-    assert shown[0].raw
+    explorer = explore.live["test"]
+    explorer.controls["value"].value = 7
+    still, sentence, live = shown
+    assert live.content["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.box.model_id
+    assert explorer.box.children == (controls["value"], explorer.reading, explorer.picture)
+    assert (grey(still.content["image/png"]) == 0).all()
+    assert (tmp_path / "test.png").read_bytes() == still.content["image/png"]
+    assert still.metadata["image/png"] == {"width": 28 * explore.PIXEL, "alt": "One grey value."}
+    assert sentence.content["text/plain"] == explore.SENTENCE
+    assert f"<em>{explore.SENTENCE}</em>" in sentence.content["text/html"]
+    assert all(own.raw for own in shown)
+
+
+def test_a_player_stands_below_the_sliders_one_of_which_it_moves():
+    controls = {"value": slider(), "other": slider()}
+    explore.explore("test", "One grey value.", lambda value, other: flat(value), controls, play="value")
+    explorer = explore.live["test"]
+    assert explorer.box.children[2] is explorer.player[0]
+    explorer.player[0].value = 7
+    assert_shows(7)
+    assert (controls["value"].value, controls["other"].value) == (7, 0)
 
 
 def test_a_reading_is_text_and_not_html():
     explorer = show(lambda value: (flat(value)[0], "KL < 2 & <b>σ</b>"))
-    assert explorer.reading.value == "KL &lt; 2 &amp; &lt;b&gt;σ&lt;/b&gt;"
+    assert read(explorer) == "KL &lt; 2 &amp; &lt;b&gt;σ&lt;/b&gt;"
+
+
+def test_a_reading_has_the_minus_of_the_sliders_and_keeps_a_hyphen():
+    explorer = show(lambda value: (flat(value)[0], "a = -1.5, z is -2, vae-20d, 1e-05, log-determinant (-0.3)"))
+    assert read(explorer) == "a = −1.5, z is −2, vae-20d, 1e-05, log-determinant (−0.3)"
+
+
+def test_an_answer_is_a_new_element_even_if_it_says_the_same():
+    explorer = show(lambda value: (flat(0)[0], "the same"))
+    before = explorer.reading.value
+    explorer.controls["value"].value = 5
+    assert (read(explorer), explorer.reading.value == before) == ("the same", False)
+
+
+def test_a_row_of_digits_has_its_label_on_its_left():
+    images, labels = torch.rand(6, 784, generator=seeded(0)), ["first", "second, longer"]
+    plain, labelled = grey(explore.digits(images, 3, pixel=4)), grey(explore.digits(images, 3, labels, pixel=4))
+    left = labelled[:, : -plain.shape[1]]
+    assert (labelled[:, -plain.shape[1] :] == plain).all()
+    for half in np.split(left, 2):
+        dark = np.flatnonzero((half < 128).any(1))
+        assert (dark[0] + dark[-1]) / 2 == pytest.approx(28 * 4 / 2, abs=4)  # in the middle of its row
+        assert (half[:, [0, -1]] == 255).all()  # not cut off
 
 
 # ---------------------------------------------------------------- the newest value, and errors
@@ -134,8 +176,7 @@ def test_a_change_of_one_control_draws_once_with_the_values_of_all():
 def test_what_a_later_drawing_raises_is_said_as_an_alert_and_the_next_good_value_heals_it():
     explorer = show(flat)
     explorer.controls["value"].value = 13
-    alert = '<span role="alert"><b>RuntimeError: no &lt;b&gt;digit&lt;/b&gt; &amp; no code</b></span>'
-    assert explorer.reading.value == alert
+    assert read(explorer) == '<b role="alert">RuntimeError: no &lt;b&gt;digit&lt;/b&gt; &amp; no code</b>'
     explorer.controls["value"].value = 2
     assert_shows(2)
 
@@ -190,7 +231,13 @@ def test_a_replaced_widget_is_forgotten_with_all_that_it_drew_from():
     assert [own() for own in first] == [None] * 3
 
 
-def test_a_static_output_is_displayed_with_its_alternative_text(shown):
-    explore.show_static({"image/png": b"png", "text/html": "<b>page</b>"}, "a plane")
-    [output] = shown
-    assert (output.content["text/html"], output.metadata["image/png"]["alt"]) == ("<b>page</b>", "a plane")
+def test_a_packed_picture_is_the_same_when_it_is_unpacked():
+    picture = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    assert (np.asarray(explore.unpack(explore.pack(picture))) == np.asarray(picture)).all()
+
+
+def test_a_still_picture_is_an_output_of_its_own_and_then_comes_the_sentence(shown):
+    explore.show_still(explore.pack(Image.new("L", (300, 200))), "1-a", "A plane.", scale=1.5)
+    still, sentence = shown
+    assert still.metadata["image/png"] == {"width": 200, "alt": "A plane."}
+    assert sentence.content["text/plain"] == explore.SENTENCE

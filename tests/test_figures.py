@@ -45,9 +45,9 @@ def test_lines_of_different_colours_differ_in_style_too():
 
 
 def test_a_shown_figure_is_displayed_and_saved_with_its_alternative_text(shown, tmp_path):
-    figures.show(line(), "1.1-line", "A rising line.", str(tmp_path))
+    figures.show(line(), "1.1-line", str(tmp_path), "A rising line.")
     [own], png = shown, tmp_path / "1.1-line.png"
-    assert own.content == {"image/png": png.read_bytes(), "text/plain": "A rising line."}
+    assert own.content == {"image/png": png.read_bytes(), "text/plain": "Figure 1.1-line\nA rising line."}
     assert own.metadata == {"image/png": {"width": 400, "alt": "A rising line."}}
     assert own.raw
     assert {*tmp_path.iterdir()} == {png, png.with_suffix(".txt")}
@@ -61,20 +61,31 @@ def test_a_shown_figure_is_displayed_and_saved_with_its_alternative_text(shown, 
 def test_a_figure_whose_name_is_none_of_a_file_in_the_folder_is_refused(shown, tmp_path, name):
     (tmp_path / "in").mkdir()
     with pytest.raises(ValueError, match="can't be a figure's name"):
-        figures.show(line(), name, "A rising line.", str(tmp_path / "in"))
+        figures.show(line(), name, str(tmp_path / "in"), "A rising line.")
     assert list(tmp_path.rglob("*")) == [tmp_path / "in"]
     assert shown == []
 
 
 def test_the_same_figure_gives_the_same_bytes(shown):
-    for name in "ab":
-        figures.show(line(), name, "")
+    for _ in range(2):
+        figures.show(line(), "1-a", alt="A rising line.")
     assert shown[0].content == shown[1].content
+
+
+def test_the_alternative_text_of_a_figure_of_the_notebooks_is_the_one_of_its_name(shown):
+    figures.show(line(), "1.13-curves")
+    assert shown[0].metadata["image/png"]["alt"].startswith("Training and validation curves")
+
+
+def test_a_figure_without_an_alternative_text_is_refused_by_its_name(shown):
+    with pytest.raises(ValueError, match="the figure '7-toy' has no alternative text"):
+        figures.show(line(), "7-toy")
+    assert shown == []
 
 
 def test_without_a_folder_nothing_is_saved_and_the_figure_is_closed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    figures.show(line(), "1.1-line", "A rising line.")
+    figures.show(line(), "1.1-line", alt="A rising line.")
     assert list(tmp_path.iterdir()) == []
     assert plt.get_fignums() == []
 
@@ -86,7 +97,7 @@ def test_a_palette_changes_no_colour_visibly(tmp_path):
     right.plot([[0] * 8, [1] * 8], [range(8), range(8)])
     plain = io.BytesIO()
     figure.savefig(plain, format="png")
-    figures.show(figure, "a", "", str(tmp_path))
+    figures.show(figure, "a", str(tmp_path), "Greys and lines.")
     with Picture.open(tmp_path / "a.png") as saved, Picture.open(plain) as drawn:
         assert saved.mode == "P"
         difference = ImageChops.difference(saved.convert("RGB"), drawn.convert("RGB"))
@@ -153,6 +164,9 @@ def test_shown_source_is_that_of_each_function_and_starts_at_the_margin(shown):
     assert second == '```python\ndef method(self):\n    return "shown"\n```'
 
 
-def test_a_static_picture_is_an_output_and_with_a_folder_two_files(tmp_path):
-    assert figures.static(b"png", "1-a", "a plane", str(tmp_path)) == {"image/png": b"png", "text/plain": "a plane"}
-    assert {own.name: own.read_bytes() for own in tmp_path.iterdir()} == {"1-a.png": b"png", "1-a.txt": b"a plane\n"}
+def test_a_png_is_shown_with_the_width_of_its_pixels_by_the_scale(shown, tmp_path):
+    picture = io.BytesIO()
+    Picture.new("L", (300, 200)).save(picture, "png")
+    figures.show_png(picture.getvalue(), "1-a", "A plane.", str(tmp_path), scale=2)
+    assert shown[0].content["image/png"] == picture.getvalue() == (tmp_path / "1-a.png").read_bytes()
+    assert shown[0].metadata == {"image/png": {"width": 150, "alt": "A plane."}}

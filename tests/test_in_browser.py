@@ -1,14 +1,18 @@
 """The notebooks in a real JupyterLab and a real Chromium: everything runs, every slider moves its picture."""
 
+import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 
+import nbformat
 import pytest
 import torch
-from browser import NOTEBOOKS, chromium, installed, jupyterlab, run_all
+from browser import NOTEBOOKS, chromium, command, installed, jupyterlab, open_notebook, run_all, run_cells
+from nbclient import NotebookClient
 
 from gm_helpers import recipes
 
@@ -17,7 +21,7 @@ pytestmark = pytest.mark.slow
 WIDGETS = {  # of each notebook, in their order: the label of a slider that changes the picture
     "1_vae": ["mean μ", "fraction t"],
     "2_gan": ["logit a", "fraction t", "training (stages)"],
-    "3_flows": ["steepness s", "depth (layers)", "temperature T", "fraction t"],
+    "3_flows": ["depth (layers)", "steepness s", "temperature T", "fraction t"],
 }
 
 
@@ -30,16 +34,31 @@ def browser():
         yield own
 
 
+CELLS = [
+    "from gm_helpers import recipes, widgets\nwidgets.two_normals()",
+    "_ = recipes.fit('vae-2d', 'smoke', 'digits', device='cpu')",
+]
+NO_MODEL = "Error displaying widget"
+
+
 @pytest.fixture
 def lab(tmp_path):
     """One for each test, because a second page would restore the first one's tabs."""
-    with jupyterlab(tmp_path, ["from gm_helpers import widgets\nwidgets.two_normals()"]) as address:
+    with jupyterlab(tmp_path, CELLS[:1]) as address:
         yield address
 
 
 @pytest.fixture
 def page(browser):
     context = browser.new_context(viewport={"width": 1200, "height": 1000})
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def laptop(browser):
+    """A page as large as a laptop's."""
+    context = browser.new_context(viewport={"width": 1366, "height": 768})
     yield context.new_page()
     context.close()
 
@@ -55,11 +74,30 @@ def wait_for_another(image, before):
     image.page.wait_for_function(another, arg=[image.element_handle(), before])
 
 
+def all_seen(page, selector):
+    """Those that are to be seen."""
+    return [own for own in page.locator(selector).all() if own.is_visible()]
+
+
+def sizes(page, selector):
+    """Width and height of the pictures in the cells that hold what can live, in pixels of the page."""
+    cells = page.locator(".jp-CodeCell", has=page.locator(".gm-still"))
+    boxes = [own.bounding_box() for own in cells.locator(selector).all() if own.is_visible()]
+    return [(round(own["width"]), round(own["height"])) for own in boxes]
+
+
 @pytest.mark.parametrize("name", WIDGETS)
 def test_a_notebook_runs_in_jupyterlab_and_its_sliders_move_their_pictures(name, page, lab):
-    assert run_all(page, lab.format(name)) == []
+    open_notebook(page, lab.format(name))
+    before = sizes(page, "img")
+    assert all_seen(page, ".gm-still")  # under each a sentence that says what brings it to life
+    assert not all_seen(page, ".gm-explorer, .gm-page")
+    assert run_cells(page) == []
+    assert not all_seen(page, ".gm-still")
+    assert len(all_seen(page, ".gm-explorer, .gm-page")) == len(before)
+    assert sizes(page, ".gm-explorer img, canvas.gm-pad, .gm-page[data-page$=sliders] canvas") == before
     for label in WIDGETS[name]:
-        handle = page.get_by_role("slider", name=label, exact=True)
+        handle = page.get_by_role("slider", name=label, exact=True).first
         box = page.locator(".gm-explorer", has=handle)
         image, bar = box.locator("img.widget-image"), box.locator(".widget-slider", has=handle).locator(".noUi-base")
         before, value = picture(image), float(handle.get_attribute("aria-valuenow"))
@@ -90,16 +128,128 @@ def test_after_many_key_presses_the_reading_is_the_formula_s_value_for_the_newes
     assert float(handle.get_attribute("aria-valuenow")) == pytest.approx(mean)
 
 
+def test_a_typing_mistake_in_the_parameters_stops_the_run_there_with_one_sentence(page, lab, tmp_path):
+    path = tmp_path / "notebooks" / "2_gan.ipynb"
+    path.write_text(path.read_text().replace('profile: str = \\"smoke\\"', 'profile: str = \\"quik\\"'))
+    assert run_all(page, lab.format("2_gan")) == [
+        "UsageError: unknown profile 'quik': choose one of smoke, quick, full"
+    ]
+
+
+def test_a_slider_that_waits_for_a_busy_kernel_says_so_until_the_answer_comes(page, lab):
+    assert run_all(page, lab.format("cells")) == []
+    box = page.locator(".gm-explorer")
+    page.evaluate("""() => {
+        const {kernel} = window.jupyterapp.shell.currentWidget.sessionContext.session;
+        kernel.requestExecute({code: 'import time; time.sleep(5)'});
+    }""")
+    page.locator(".widget-slider", has_text="mean μ").get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("box => box.classList.contains('gm-waiting')", arg=box.element_handle())
+    said = "reading => getComputedStyle(reading, '::after').content"
+    assert "No answer from the kernel yet" in page.locator(".gm-reading").evaluate(said)
+    page.locator(".gm-reading", has_text="μ = 1.05").wait_for()
+    page.wait_for_function("box => !box.classList.contains('gm-waiting')", arg=box.element_handle())
+    assert page.locator(".gm-reading").evaluate(said) == "none"
+
+
+def test_a_depth_that_is_played_moves_its_slider_and_its_picture(page, tmp_path):
+    cell = "import torch\nfrom gm_helpers import recipes, widgets\n"
+    with jupyterlab(tmp_path, [f"{cell}widgets.warped_plane(recipes.pretrained('flow-2d'), torch.rand(9, 2))"]) as lab:
+        assert run_all(page, lab.format("cells")) == []
+        image, handle = page.locator(".gm-explorer img"), page.get_by_role("slider")
+        before = picture(image)
+        page.locator(".widget-play button").first.click()
+        wait_for_another(image, before)
+        page.wait_for_function("handle => handle.ariaValueNow === '8'", arg=handle.element_handle())
+
+
+@pytest.mark.parametrize("as_by_make", [True, False])
+def test_what_was_run_saved_and_shut_down_stands_by_itself_when_it_is_opened_again(as_by_make, laptop, tmp_path):
+    """In a Lab that `make lab` did not start the still picture comes back in the widget's place."""
+    with jupyterlab(tmp_path, CELLS[:2], as_by_make) as lab:
+        assert run_all(laptop, lab.format("cells")) == []
+        live = laptop.locator(".gm-explorer img").bounding_box()
+        command(laptop, "docmanager:save")
+        command(laptop, "notebook:shutdown-kernel")
+        path = tmp_path / "notebooks" / "cells.ipynb"
+        assert NO_MODEL not in path.read_text()
+        open_notebook(laptop, lab.format("cells") + "&reset")
+        laptop.get_by_text("vae-2d: 60 steps in").wait_for()
+        still = laptop.locator(".jp-RenderedImage img")
+        if as_by_make:
+            laptop.locator(".gm-explorer img").wait_for()
+            assert not still.is_visible()
+            assert len(all_seen(laptop, ".widget-slider")) == 2
+            assert laptop.get_by_text(NO_MODEL).count() == 0
+        else:
+            still.wait_for()
+            assert all_seen(laptop, ".gm-still")
+            assert [own.inner_text() for own in laptop.get_by_text(NO_MODEL).all()] == ["?"]
+        again = (laptop.locator(".gm-explorer img") if as_by_make else still).bounding_box()
+        assert (again["width"], again["height"]) == (live["width"], live["height"])
+        command(laptop, "docmanager:save")
+        assert NO_MODEL not in path.read_text()
+
+
+@pytest.mark.parametrize("name", ["0_start", "3_flows"])
+def test_opening_and_saving_a_committed_notebook_changes_no_byte_but_the_version_of_python(name, page, lab, tmp_path):
+    copy = tmp_path / "notebooks" / f"{name}.ipynb"
+    shutil.copy(NOTEBOOKS / copy.name, copy)
+    open_notebook(page, lab.format(name))
+    page.evaluate("""() => new Promise(done => {  // the language of the kernel is put down when it is known
+        const {model} = window.jupyterapp.shell.currentWidget.content;
+        const look = () => model.getMetadata('language_info')?.version ? done() : setTimeout(look, 100);
+        look();
+    })""")
+    page.evaluate("window.jupyterapp.shell.currentWidget.context.save()")
+    version = re.compile(r'"version": "3\.[\d.]+"')
+    assert version.sub("", copy.read_text()) == version.sub("", (NOTEBOOKS / copy.name).read_text())
+
+
+def test_the_course_starts_with_a_page_that_runs_and_leads_to_the_chapters(laptop, lab):
+    assert run_all(laptop, lab.format("0_start")) == []
+    assert all_seen(laptop, "canvas.gm-pad")
+    laptop.get_by_role("link", name="2 Generative adversarial networks").click()
+    laptop.wait_for_function("window.jupyterapp.shell.currentWidget.context?.path === 'notebooks/2_gan.ipynb'")
+
+
+def test_on_a_laptop_s_screen_a_widget_and_its_controls_are_in_sight_together(laptop, lab):
+    assert run_all(laptop, lab.format("3_flows")) == []
+    height = laptop.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-outer").bounding_box()["height"]
+    heights = [own.bounding_box()["height"] for own in all_seen(laptop, ".gm-explorer, .gm-page")]
+    assert len(heights) == 5
+    assert max(heights) < height
+
+
 # ---------------------------------------------------------------- pages without a kernel
+
+
+PAGES = """import torch
+from gm_helpers import figures, pages, recipes
+figures.use_style()
+generator, labels = torch.Generator().manual_seed(0), torch.arange(30) % 10
+with torch.no_grad():
+    pages.latent_pad(recipes.pretrained("vae-2d", "cpu"), torch.randn(30, 2, generator=generator), labels)
+    x = torch.rand(30, 784, generator=generator).round()
+    pages.latent_sliders(recipes.pretrained("vae-20d", "cpu"), x, labels)"""
+
+
+def export(path, folder):
+    """A notebook as an HTML page, made as `make html` makes it."""
+    template = ["--template=export", f"--TemplateExporter.extra_template_basedirs={NOTEBOOKS.parent / 'site'}"]
+    command = [sys.executable, "-m", "nbconvert", "--to=html", *template, f"--output-dir={folder}", path]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / f"{path.stem}.html"
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The committed notebook 1 as HTML."""
+    """A notebook with both pages, after a run, as HTML."""
     folder = tmp_path_factory.mktemp("html")
-    command = [sys.executable, "-m", "nbconvert", "--to=html", f"--output-dir={folder}", NOTEBOOKS / "1_vae.ipynb"]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder / "1_vae.html"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(PAGES)])
+    nbformat.write(NotebookClient(book).execute(), folder / "pages.ipynb")
+    return export(folder / "pages.ipynb", folder)
 
 
 @pytest.fixture
@@ -131,17 +281,39 @@ def coordinates(pad):
     return [float(number) for number in re.findall(r"= ([-\d.]+)", text)]
 
 
+def test_where_a_page_lives_its_still_picture_and_the_sentence_below_are_hidden(offline):
+    assert len(all_seen(offline, ".gm-page")) == 2
+    assert all_seen(offline, ".gm-still, .jp-RenderedImage") == []
+
+
+def test_an_exported_chapter_folds_what_is_tagged_and_its_pictures_have_alternative_texts(page, tmp_path):
+    page.context.set_offline(True)
+    page.goto(export(NOTEBOOKS / "2_gan.ipynb", tmp_path).as_uri(), wait_until="domcontentloaded")
+    assert len(all_seen(page, ".gm-still")) == 3
+    assert min(len(own.get_attribute("alt")) for own in page.locator(".jp-RenderedImage img").all()) >= 30
+    for tag, part in (("hide-input", ".jp-InputArea"), ("hide-output", ".jp-OutputArea")):
+        cells = page.locator(f".celltag_{tag}")
+        assert cells.count() > 5
+        for cell in cells.all():
+            assert not cell.locator(part).is_visible()
+        cells.first.locator("summary").first.click()
+        assert cells.first.locator(part).is_visible()
+
+
 def test_the_pad_decodes_offline_what_torch_decodes_wherever_it_is_dragged(offline):
     pad = offline.locator("[data-page='1.15-pad'] canvas.gm-pad")
     pad.scroll_into_view_if_needed()
     box = pad.bounding_box()
+    left, top, right, bottom = json.loads(re.search(r'"frame": (\[.*?\])', offline.content())[1])
     offline.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     offline.mouse.down()
     for across, down in ((0.6, 0.45), (0.7, 0.4), (0.25, 0.75)):
         offline.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"], steps=5)
         frames(offline)
         z = coordinates(pad)
-        assert z == pytest.approx([8 * across - 4, 4 - 8 * down], abs=0.06)  # a pixel of the screen is 0.024
+        assert z == pytest.approx(
+            [(across - left) / (right - left) * 8 - 4, 4 - (down - top) / (bottom - top) * 8], abs=0.06
+        )
         shown = grey_values(offline.locator("[data-page='1.15-pad'] canvas.gm-digit"))
         assert (shown - decoded("vae-2d", z)).abs().max() < 8  # the coordinates that can be read are rounded to 0.01
     offline.mouse.up()
@@ -186,6 +358,52 @@ def test_buttons_reset_and_encode_another_digit(offline):
         frames(offline)
         seen.append(grey_values(root.locator("canvas.gm-digit")))
     assert [(own == seen[0]).all() for own in seen] == [True, False, True, False]
+
+
+def test_what_the_sliders_start_from_is_said_and_a_random_code_is_not_called_a_digit_s(offline):
+    root = offline.locator("[data-page='1.14-sliders']")
+    said = []
+    for name in ("reset", "random", "encode another digit"):
+        root.get_by_role("button", name=name).click()
+        frames(offline)
+        said.append(root.locator("[aria-live]").inner_text().partition(";")[0])
+    root.locator("input[type=range]").first.focus()
+    for _ in range(2):
+        offline.keyboard.press("ArrowRight")
+    frames(offline)
+    said.append(root.locator("[aria-live]").inner_text().partition(";")[0])
+    assert said == ["the code of a 0", "a draw of N(0, I)", "the code of a 1", "the code of a 1, moved"]
+
+
+def test_over_the_plane_stand_on_demand_the_digits_that_are_decoded_there(offline):
+    root = offline.locator("[data-page='1.15-pad']")
+    pad = root.locator("canvas.gm-pad")
+    left, top, right, bottom = json.loads(re.search(r'"frame": (\[.*?\])', offline.content())[1])
+    pad.focus()
+    for _ in range(8):  # the cross to a corner
+        offline.keyboard.press("Home")
+        offline.keyboard.press("PageDown")
+    plain = pad.evaluate("pad => pad.toDataURL()")
+    root.get_by_role("checkbox").check()
+    frames(offline)
+    row, column = 6, 9  # of 15 × 15 cells
+    z = [((column + 0.5) / 15 * 2 - 1) * 4, (1 - (row + 0.5) / 15 * 2) * 4]
+    x, y, side = left + (right - left) * column / 15, top + (bottom - top) * row / 15, (right - left) / 15
+    shown = pad.evaluate(
+        """(pad, [x, y, side]) => {
+        const copy = document.createElement('canvas'), context = copy.getContext('2d');
+        copy.width = copy.height = 28;
+        context.drawImage(pad, x * pad.width, y * pad.height, side * pad.width, side * pad.height, 0, 0, 28, 28);
+        return [...context.getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0);
+    }""",
+        [x, y, side],
+    )
+    digit = 255 - decoded("vae-2d", z)
+    agreement = torch.corrcoef(torch.stack([digit, torch.tensor(shown).float()]))[0, 1]
+    assert agreement > 0.9  # twice scaled
+    root.get_by_role("checkbox").uncheck()
+    frames(offline)
+    assert pad.evaluate("pad => pad.toDataURL()") == plain
 
 
 @pytest.mark.parametrize("width", [520, 900, 1200])  # 520 leaves what JupyterLab leaves of 900 beside its file browser

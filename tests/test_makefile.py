@@ -1,5 +1,6 @@
 """The Makefile, run with Pythons that only write down what they were asked: nothing is installed."""
 
+import json
 import os
 import re
 import shutil
@@ -41,7 +42,7 @@ esac
 def bare(tmp_path):
     """A copy of the Makefile with stubs of what it reads, all of them made an hour ago, and no Python on the path."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in [*INPUTS, "README.md", "notebooks/source/1_a.md", "notebooks/source/2_b.md"]:
+    for name in [*INPUTS, "README.md", *(f"notebooks/source/{own}.md" for own in ("0_c", "1_a", "2_b"))]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
         age(tmp_path / name, 3600)
@@ -188,7 +189,9 @@ def test_notebooks_are_drawn_side_by_side(installed):
     assert make(installed, "--jobs=2", "figures").returncode == 0
 
 
-@pytest.mark.parametrize("target", ["figures", "test", "test-all", "check", "lint", "lab", "notebooks", "weights"])
+@pytest.mark.parametrize(
+    "target", ["figures", "test", "test-all", "check", "lint", "lab", "notebooks", "html", "weights"]
+)
 def test_targets_set_up_what_they_need_and_then_do_their_work(course, target):
     assert make(course, target).returncode == 0
     first, second, third, *work = calls(course)
@@ -219,13 +222,24 @@ def test_a_relative_data_folder_is_handed_down_as_an_absolute_one(installed, giv
         assert (installed / "data").read_text() == meant.format(here=installed) + "\n"
 
 
-def test_nbval_and_lint_take_the_notebooks_that_have_a_source_and_the_kernel_of_this_python(installed):
+def test_lint_takes_the_notebooks_that_have_a_source_and_nbval_the_chapters_among_them(installed):
     (installed / "notebooks" / "Untitled.ipynb").touch()
     assert make(installed, "test").returncode == 0
-    with_notebooks = [line for line in calls(installed) if ".ipynb" in line]
-    assert len(with_notebooks) == 3
-    assert all(line.endswith(" notebooks/1_a.ipynb notebooks/2_b.ipynb") for line in with_notebooks)
-    assert "--nbval-current-env" in with_notebooks[-1]
+    *lint, nbval = [line for line in calls(installed) if ".ipynb" in line]
+    assert len(lint) == 2
+    assert all(line.endswith(" notebooks/0_c.ipynb notebooks/1_a.ipynb notebooks/2_b.ipynb") for line in lint)
+    assert nbval.endswith(
+        "--nbval-cell-timeout=600 -p no:cacheprovider --durations=5 notebooks/1_a.ipynb notebooks/2_b.ipynb"
+    )
+    assert "--nbval-current-env" in nbval
+
+
+def test_jupyterlab_keeps_the_state_of_widgets_and_opens_where_the_course_starts(installed):
+    assert make(installed, "lab").returncode == 0
+    [call] = calls(installed)
+    assert "--LabApp.default_url=/lab/tree/0_start.ipynb" in call
+    settings = installed / ".venv/share/jupyter/lab/settings/overrides.json"
+    assert json.loads(settings.read_text()) == {"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True}}
 
 
 def test_root_is_told_in_a_sentence_how_to_start_jupyterlab(installed):
@@ -234,7 +248,10 @@ def test_root_is_told_in_a_sentence_how_to_start_jupyterlab(installed):
     assert complaint(make(installed, "lab")) == sentence
     assert calls(installed) == []
     assert make(installed, "lab", "LAB_OPTIONS=--no-browser --allow-root").returncode == 0
-    assert calls(installed) == ["python -m jupyterlab --notebook-dir=notebooks --no-browser --allow-root"]
+    assert calls(installed) == [
+        "python -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/0_start.ipynb --no-browser "
+        "--allow-root"
+    ]
 
 
 @pytest.mark.rare
@@ -257,7 +274,14 @@ def test_the_benchmarks_environment_sees_the_course_s_in_a_folder_of_any_name(tm
     "part",
     [
         *("setup: -m venv", "setup: --upgrade pip", "figures: figures 1_a", "test: --durations=15", "test: --nbval"),
-        *("test-all: --nbval", "test-all: --numprocesses", "check: not slow", "lint: ruff check", "lint: ruff format"),
+        *(
+            "test-all: --nbval",
+            "test-all: --numprocesses",
+            "check: not slow",
+            "lint: ruff check .",
+            "lint: ruff format --check .",
+        ),
+        *("lint: ruff check --line-length", "lint: ruff format --check --line-length", "html: --template export"),
         *("lint: mypy", "lab: jupyterlab", "notebooks: notebooks", "weights: train"),
     ],
 )

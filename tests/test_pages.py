@@ -26,11 +26,12 @@ every_page = pytest.mark.parametrize("kind", PAGES)
 
 
 class Page(HTMLParser):
-    """The page of the last output: its tags with their attributes, the script, and what `start` is given."""
+    """The page of the last output: its tags, its script, what `start` is given; and the still picture before it."""
 
     def __init__(self, shown):
         super().__init__()
         self.content, self.tags, self.script = shown[-1].content, [], ""
+        self.still = shown[-3]
         self.feed(self.content["text/html"])
         call = re.search(r"^start\((.+?), (\w+), (\{.*\})\);$", self.script, flags=re.MULTILINE)
         self.name, self.kind, self.data = json.loads(call[1]), call[2], json.loads(call[3])
@@ -43,17 +44,15 @@ class Page(HTMLParser):
 
 
 @every_page
-def test_a_page_is_a_static_picture_with_alternative_text_both_saved_and_one_script(kind, shown, tmp_path):
+def test_a_page_is_an_empty_place_and_a_script_after_a_still_picture_with_alternative_text_both_saved(
+    kind, shown, tmp_path
+):
     PAGES[kind](str(tmp_path))
     page = Page(shown)
-    png, alt = page.content["image/png"], page.content["text/plain"]
-    assert page.tags == [
-        ("div", {"class": "gm-page", "data-page": page.name}),
-        ("img", {"alt": alt, "src": f"data:image/png;base64,{base64.b64encode(png).decode()}"}),
-        ("script", {}),
-    ]
+    png, alt = page.still.content["image/png"], page.still.metadata["image/png"]["alt"]
+    assert page.tags == [("div", {"class": "gm-page", "data-page": page.name}), ("script", {})]
     assert page.content["text/html"].endswith("})();</script>")
-    assert shown[0].metadata["image/png"]["alt"] == alt
+    assert len(shown) == 3
     assert (tmp_path / f"{page.name}.png").read_bytes() == png
     assert (tmp_path / f"{page.name}.txt").read_text() == alt + "\n"
 
@@ -73,14 +72,20 @@ def test_a_page_s_little_endian_float16_weights_decode_as_the_model_does(kind, s
     assert rest.size == 0
 
 
-def test_a_pad_draws_the_given_codes_to_two_decimals_with_their_labels_and_colours(shown):
+def test_a_pad_s_plane_is_its_still_picture_with_the_axes_where_the_page_takes_them_to_be(shown, monkeypatch):
+    drawn = []
+    to_png = figures.to_png
+    monkeypatch.setattr(figures, "to_png", lambda own, alt: (drawn.append(own), to_png(own, alt))[1])
     codes = CODES.clone().requires_grad_().as_subclass(NoFloat64)  # of any device
-    pages.latent_pad(random_vae(2), codes, torch.arange(30) % 10)
+    pages.latent_pad(random_vae(2), codes, torch.arange(30) % 10, name="0-pad")
     page = Page(shown)
-    assert (page.name, page.kind) == ("1.15-pad", "latentPad")
-    assert page.data["codes"] == np.round(CODES.double().numpy(), 2).tolist()
-    assert page.data["labels"] == 3 * list(range(10))
-    assert page.data["colours"] == list(figures.CLASS_COLOURS)
+    assert (page.name, page.kind) == ("0-pad", "latentPad")
+    assert base64.b64decode(page.data["still"]) == page.still.content["image/png"]
+    [axis] = drawn[0].axes
+    left, top, right, bottom = page.data["frame"]
+    corners = axis.transAxes.transform([[0, 0], [1, 1]]) / drawn[0].bbox.size
+    assert corners == pytest.approx(np.array([[left, 1 - bottom], [right, 1 - top]]))
+    assert axis.get_xlim() == axis.get_ylim() == (-page.data["reach"], page.data["reach"])
 
 
 def test_sliders_start_from_the_posterior_means_sorted_by_how_much_each_latent_says(shown):
@@ -94,4 +99,4 @@ def test_sliders_start_from_the_posterior_means_sorted_by_how_much_each_latent_s
     assert page.data["order"] == sorted(range(4), key=kl.__getitem__, reverse=True) != sorted(range(4))
     assert page.data["codes"] == np.round(mean.detach().double().numpy(), 3).tolist()
     assert page.data["labels"] == LABELS.tolist()
-    assert page.content["image/png"] == explore.digits(model.decode(mean[:1]).sigmoid(), columns=1)
+    assert page.still.content["image/png"] == explore.digits(model.decode(mean[:1]).sigmoid(), columns=1)

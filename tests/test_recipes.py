@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import seeded
+from conftest import same, seeded
 
 from gm_helpers import checkpoint, data, files, metrics, recipes, train
 from gm_helpers.checkpoint import CheckpointError
@@ -284,14 +284,29 @@ def test_the_batches_that_batch_norm_has_counted_are_not_rounded(tmp_path, train
 
 
 @pytest.mark.parametrize(("profile", "dropout"), [("smoke", 0.0), ("quick", 0.0), ("full", 0.1)])
-def test_a_gan_is_trained_and_loaded_with_the_dropout_of_its_profile(profile, dropout, tmp_path, monkeypatch):
+def test_a_gan_is_trained_with_the_dropout_of_its_profile(profile, dropout, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "train", lambda *_, state_file, **__: state_file.touch() or train.Run(finished=True))
     monkeypatch.setattr(recipes, "evaluate", lambda *_: {})
     assert RECIPES["gan"].arguments_in(profile) == ({"dropout": dropout} if dropout else {})
     ship("gan", profile, *SMOKE[2:], tmp_path)
     fitted, _ = recipes.fit("gan", profile, *SMOKE[2:], state_file=tmp_path / "state")
-    for model in (fitted, pretrained(tmp_path / "gan.safetensors", "cpu")):
-        assert {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)} == {dropout}
+    assert {layer.p for layer in fitted.modules() if isinstance(layer, torch.nn.Dropout)} == {dropout}
+    assert checkpoint.load(tmp_path / "gan.safetensors")[1]["arguments"] == RECIPES["gan"].arguments_in(profile)
+
+
+def test_of_a_gan_the_generator_alone_is_written_and_loaded_also_from_a_file_that_holds_both(tmp_path, trained_as):
+    trained_as(GAN().eval())
+    ship("gan", *SMOKE[1:], tmp_path)
+    path = tmp_path / "gan.safetensors"
+    alone, metadata = checkpoint.load(path)
+    first = pretrained(path, "cpu")
+    assert {own.partition(".")[0] for own in alone} == {"generator"}
+    assert [name for name, _ in first.named_children()] == ["generator"]
+    assert same(
+        first.state_dict(), {name: own.float() if own.is_floating_point() else own for name, own in alone.items()}
+    )
+    checkpoint.save(path, GAN().state_dict() | alone, metadata)
+    assert same(pretrained(path, "cpu").state_dict(), first.state_dict())
 
 
 def test_a_gan_is_measured_in_the_features_of_the_shipped_classifier_against_grey_images():

@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 
+from gm_helpers import progress
 from gm_helpers import train as loop
 from gm_helpers.checkpoint import CheckpointError, load_state, save_state
 from gm_helpers.files import UsageError
@@ -226,9 +227,19 @@ def test_nothing_is_fetched_from_the_device_between_log_steps(monkeypatch):
 
 @pytest.mark.parametrize(("seconds", "changes"), [(0, range(100, 10_000)), (1e9, range(4))])
 def test_the_progress_bar_changes_no_more_often_than_it_should(seconds, changes, monkeypatch, capsys):
-    monkeypatch.setattr(loop, "SHOW_EVERY", seconds)
+    monkeypatch.setattr(progress, "SHOW_EVERY", seconds)
     quickly(Rivals())
     assert capsys.readouterr().err.count("\r") in changes
+
+
+@pytest.mark.parametrize("at", [None, 41])
+def test_what_is_left_of_the_bar_says_steps_seconds_and_the_last_losses_of_all_players(at, monkeypatch, interruptible):
+    said = []
+    monkeypatch.setattr(progress.Bar, "finish", lambda _, sentence: said.append(sentence))
+    run = quickly(Rivals(interrupt(at)), title="rivals")
+    losses = ", ".join(f"{name} {own['loss']:.4g}" for name, own in run.history[-1]["train"].items())
+    assert said == [f"rivals: {run.step:,} steps in {run.seconds:.0f} s, {losses}"]
+    assert run.step == (at or 100)
 
 
 # ---------------------------------------------------------------- interruption and resuming

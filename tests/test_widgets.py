@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy
 import torch
 from conftest import randomized, seeded
 from torch.distributions import Normal, kl_divergence
@@ -22,7 +23,9 @@ def draws(*shape, seed):
 
 
 DECODER = draws(3, 784, seed=1)
-CODES = draws(10, 3, seed=2)
+CODES = draws(20, 3, seed=2)
+LABELS = torch.arange(20).flip(0) % 10  # two of each class; in order of their class they are 9, 19, 8, 18, …
+SORTED = CODES[[own for digit in range(10) for own in range(20) if LABELS[own] == digit]]
 FLOW, POINTS = randomized(flow_2d(couplings=5, hidden=8)), draws(40, 2, seed=3)
 STAGES = {1.0: draws(30, 2, seed=4), 0.0: draws(30, 2, seed=5), 0.25: draws(30, 2, seed=6)}
 CENTRES = draws(8, 2, seed=7)
@@ -43,7 +46,7 @@ WIDGETS = {
     "stretched_density": widgets.stretched_density,
     "warped_plane": lambda folder="": widgets.warped_plane(FLOW, POINTS, folder),
     "samples_over_training": lambda folder="": widgets.samples_over_training(STAGES, CENTRES, folder),
-    "interpolation": lambda folder="": widgets.interpolation("a-path", CODES, decode, folder),
+    "interpolation": lambda folder="": widgets.interpolation("a-path", CODES, LABELS, decode, folder),
     "temperature": lambda folder="": widgets.temperature({"square": decode_square, "flat": decode}, PRIOR, folder),
 }
 every_widget = pytest.mark.parametrize("show", WIDGETS.values(), ids=WIDGETS)
@@ -58,11 +61,11 @@ def set_to(**values):
     """Set the controls of the only widget; returns what its line then reads."""
     for name, value in values.items():
         only().controls[name].value = value
-    return html.unescape(only().reading.value)
+    return html.unescape(re.sub(r"<[^>]*>", "", only().reading.value))
 
 
 def numbers(reading):
-    return [float(own) for own in re.findall(r"(?<= )-?\d+(?:\.\d+)?", reading)]
+    return [float(own.replace("−", "-")) for own in re.findall(r"(?<= )−?\d+(?:\.\d+)?", reading)]
 
 
 def to_three_decimals(*values):
@@ -72,12 +75,6 @@ def to_three_decimals(*values):
 def axes(**values):
     """The axes of the figure that the only widget draws for these values."""
     return only().draw(**values)[0].axes
-
-
-def assert_seen(*rows):
-    """The picture is these rows of images, (N, 784) or (N, 1, 28, 28) each."""
-    images = torch.cat([row.reshape(-1, 784) for row in rows])
-    assert only().picture.value == explore.digits(images, columns=len(rows[0]))
 
 
 # ---------------------------------------------------------------- what each shows
@@ -92,10 +89,33 @@ def test_two_normals_read_their_divergence_as_torch_does(mean, std):
 
 def test_two_normals_are_drawn_with_the_densities_of_torch():
     widgets.two_normals()
-    [axis] = axes(mean=-1.0, std=0.5)
+    axis = axes(mean=-1.0, std=0.5)[0]
     for line, normal in zip(axis.lines, [Normal(0.0, 1.0), Normal(-1.0, 0.5)], strict=True):
         x, density = (torch.as_tensor(own) for own in line.get_data())
         assert_close(density, normal.log_prob(x).exp())
+
+
+def test_beside_two_normals_their_point_moves_over_the_divergence_of_torch():
+    widgets.two_normals()
+    surface = axes(mean=-1.0, std=0.5)[1]
+    assert surface.lines[0].get_xydata() == pytest.approx(np.array([[-1, np.log(0.5)]]))
+    [filled] = surface.collections
+    bounds, colours = [*filled.levels, np.inf], filled.to_rgba(filled.cvalues)
+    surface.figure.canvas.draw()
+    pixels = np.asarray(surface.figure.canvas.buffer_rgba())
+    for mean, log_std, level in (
+        (0, 0, 0),
+        (0.6, 0, 1),
+        (0, -0.6, 1),
+        (1.2, 0, 2),
+        (-1.8, 0, 3),
+        (3.2, 0, 5),
+        (0, 1.2, 4),
+    ):
+        divergence = kl_divergence(Normal(mean, np.exp(log_std)), Normal(0.0, 1.0))
+        assert bounds[level] <= divergence < bounds[level + 1]
+        x, y = surface.transData.transform((mean, log_std)).round().astype(int)
+        assert pixels[-y, x] / 255 == pytest.approx(colours[level], abs=0.01)
 
 
 @pytest.mark.parametrize("logit", [-8, -4, 0, 2.5, 8])
@@ -118,20 +138,40 @@ def test_each_of_the_generator_s_losses_is_drawn_with_its_point_and_tangent():
 
 
 @pytest.mark.parametrize(("steepness", "centre"), [(4, 0), (0, 1), (9, 2), (9, -2)])
-def test_a_stretched_density_reads_the_flattest_and_the_steepest_slope_and_keeps_its_area(steepness, centre):
+def test_a_stretched_density_reads_the_flattest_and_the_steepest_slope(steepness, centre):
     widgets.stretched_density()
     steepest = 1 / (1 + steepness * (1 - np.tanh(5 + abs(centre)) ** 2))
-    expected = to_three_decimals(1 / (1 + steepness), steepest, 1)
-    assert numbers(set_to(steepness=steepness, centre=centre)) == expected
+    reading = set_to(steepness=steepness, centre=centre)
+    assert numbers(reading.partition(";")[0]) == to_three_decimals(1 / (1 + steepness), steepest)
 
 
 def test_a_stretched_density_is_the_normal_one_times_the_slope_of_its_map():
     widgets.stretched_density()
-    left, right = axes(steepness=3.0, centre=0.5)
+    left, right, _ = axes(steepness=3.0, centre=0.5, start=0.0)
     x, z = left.lines[0].get_data()
     assert_close(x, z + 3 * np.tanh(z - 0.5))
     expected = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * np.gradient(z, x)
     assert right.lines[0].get_xydata()[5:-5] == pytest.approx(np.stack([x, expected], 1)[5:-5], abs=1e-4)
+
+
+@pytest.mark.parametrize(("steepness", "centre", "start"), [(4, 0, -1), (0, 1, 0.3), (9, 2, 4), (6, -1, -10)])
+def test_an_interval_and_its_image_are_shaded_over_the_same_mass(steepness, centre, start):
+    widgets.stretched_density()
+    reading = set_to(steepness=steepness, centre=centre, start=start)
+    ends = [
+        scipy.optimize.brentq(lambda z, x=x: z + steepness * np.tanh(z - centre) - x, -30, 30)
+        for x in (start, start + 2)
+    ]
+    mass = np.diff(scipy.stats.norm.cdf(np.clip(ends, -5, 5)))[0]
+    assert numbers(reading.partition("shaded")[2]) == pytest.approx([mass, mass], abs=1e-3)
+    maps, *densities = only().draw(**{name: own.value for name, own in only().controls.items()})[0].axes
+    upright = maps.patches[0].get_extents()
+    assert [upright.x0, upright.x1] == pytest.approx(maps.transData.transform([[start, 0], [start + 2, 0]])[:, 0])
+    for axis, low, high in zip(densities, (start, ends[0]), (start + 2, ends[1]), strict=True):
+        [shaded] = axis.collections[0].get_paths()
+        assert [*shaded.vertices[:, 0][[0, -1]], shaded.vertices[:, 0].max()] == pytest.approx(
+            [low, low, high], abs=0.02
+        )
 
 
 def after(depth, x):
@@ -145,18 +185,36 @@ def test_a_warped_plane_reads_the_mean_log_determinant_of_the_layers_so_far(aske
     WIDGETS["warped_plane"]()
     depth = min(max(asked, 0), 5)
     jacobians = torch.func.vmap(torch.func.jacrev(lambda x: after(depth, x[None])[0]))(POINTS)
-    assert numbers(set_to(depth=asked)) == to_three_decimals(depth, jacobians.detach().det().abs().log().mean())
+    expected = to_three_decimals(depth, depth, jacobians.detach().det().abs().log().mean())
+    assert numbers(set_to(depth=asked).replace(":", " ")) == expected
+
+
+def test_between_two_layers_points_and_grid_go_straight_and_the_reading_says_so():
+    WIDGETS["warped_plane"]()
+    assert "after layer 2, on the way to layer 3" in set_to(depth=2.25)
+    [axis] = axes(depth=2.25)
+    expected = torch.lerp(after(2, POINTS), after(3, POINTS), 0.25).detach()
+    assert_close(torch.as_tensor(axis.collections[0].get_offsets().data), expected)
+
+
+def test_the_depth_can_be_played_from_the_first_layer_to_the_last():
+    WIDGETS["warped_plane"]()
+    [player] = only().player
+    for step in (*range(1, player.max + 1), 0):
+        player.value = step
+        assert only().controls["depth"].value == step / 4
+    assert player.max / 4 == 5
 
 
 def test_points_and_grid_of_the_plane_are_carried_through_the_same_layers():
     WIDGETS["warped_plane"]()
     [before], [axis] = axes(depth=0), axes(depth=3)
     assert_close(torch.as_tensor(axis.collections[0].get_offsets().data), after(3, POINTS).detach())
-    for straight, bent in zip(before.lines, axis.lines, strict=True):
-        line = torch.as_tensor(straight.get_xydata())
-        assert (line - line[0]).abs().amin(1).max() < 1e-6
-        assert_close(torch.as_tensor(bent.get_xydata()), after(3, line).detach())
-    assert len(axis.lines) == 50
+    straights, bents = ([torch.as_tensor(own) for own in axis.collections[1].get_segments()] for axis in (before, axis))
+    for straight, bent in zip(straights, bents, strict=True):
+        assert (straight - straight[0]).abs().amin(1).max() < 1e-6
+        assert_close(bent, after(3, straight).detach())
+    assert len(bents) == 50
 
 
 def test_samples_over_training_come_in_the_order_of_the_training_and_start_at_its_end():
@@ -169,37 +227,58 @@ def test_samples_over_training_come_in_the_order_of_the_training_and_start_at_it
         assert (samples == STAGES[fraction].numpy()).all()
 
 
+def assert_path(images, place):
+    """The picture is a row of these eleven images, the large twelfth, and an arrow at that fraction of the way."""
+    shown = np.asarray(explore.unpack(only().picture.value))
+    row = np.asarray(explore.unpack(explore.digits(images[:11], columns=11, pixel=2)))
+    assert (shown[:56] == row).all()
+    x = round((0.5 + 10 * place) * 56)
+    arrow = np.flatnonzero((shown[56:70] < 128).any(0))
+    assert (arrow[0] + arrow[-1]) / 2 == pytest.approx(x, abs=1)
+    left = round(min(max(x - 84, 0), 11 * 56 - 168))
+    large = np.asarray(explore.unpack(explore.digits(images[11:], columns=1)))
+    assert (shown[70:, left : left + 168] == large).all()
+
+
 @pytest.mark.parametrize("path", [decode, decode_square])
 @pytest.mark.parametrize("way", ["straight", "spherical"])
 @pytest.mark.parametrize("t", [0, 0.3, 1])
-def test_an_interpolation_shows_exactly_what_the_model_decodes_and_reads_the_codes_norms(path, way, t):
-    widgets.interpolation("a-path", CODES, path)
-    reading = set_to(start=3, end=8, way=way, fraction=t)
+def test_an_interpolation_shows_the_way_and_the_place_that_the_model_decodes_and_reads_the_codes_norms(path, way, t):
+    widgets.interpolation("a-path", CODES, LABELS, path)
+    reading = set_to(start=3, end=16, way=way, fraction=t)
     along = slerp if way == "spherical" else torch.lerp
-    between = along(CODES[3], CODES[8], torch.tensor([t], dtype=torch.float64)).view(3)
-    codes = torch.stack([CODES[3], between, CODES[8]])
-    assert_seen(path(codes))
-    assert numbers(reading) == pytest.approx(codes.norm(dim=1).numpy(), abs=0.051)
+    at = [*torch.linspace(0, 1, 11, dtype=torch.float64), torch.tensor(t, dtype=torch.float64)]
+    codes = torch.stack([along(SORTED[3], SORTED[16], own[None]).view(3) for own in at])
+    assert_path(path(codes), t)
+    norms = [own.norm().item() for own in (SORTED[3], codes[-1], SORTED[16])]
+    assert reading.startswith(f"from a 1 to a 8, t = {t:.2f}; ")
+    assert numbers(reading.partition(";")[2]) == pytest.approx(norms, abs=0.051)
 
 
 def test_an_interpolation_starts_half_way_from_a_2_to_a_7():
     WIDGETS["interpolation"]()
-    assert_seen(decode(torch.stack([CODES[2], (CODES[2] + CODES[7]) / 2, CODES[7]])))
+    assert_path(decode(torch.stack([torch.lerp(SORTED[4], SORTED[14], t / 10) for t in (*range(11), 5)])), 0.5)
+    assert set_to().startswith("from a 2 to a 7")
 
 
 @pytest.mark.parametrize("way", ["straight", "spherical"])
 def test_from_a_digit_to_itself_both_ways_stay_there(way):
     WIDGETS["interpolation"]()
     set_to(start=4, end=4, way=way, fraction=0.3)
-    assert_seen(decode(CODES[[4, 4, 4]]))
+    assert_path(decode(SORTED[12 * [4]]), 0.3)
 
 
 @pytest.mark.parametrize(("asked", "factor"), [(0.7, 0.7), (1, 1), (-1, 0), (9, 1.5)])
 def test_a_temperature_multiplies_the_codes_of_every_model_exactly(asked, factor):
     WIDGETS["temperature"]()
     reading = set_to(factor=asked)
-    assert_seen(decode_square(factor * PRIOR["square"]), decode(factor * PRIOR["flat"]))
-    assert reading == f"T = {factor:.2f}; rows: square, flat"
+    images = [decode_square(factor * PRIOR["square"]).view(4, 784), decode(factor * PRIOR["flat"])]
+    expected = np.asarray(explore.unpack(explore.digits(torch.cat(images), columns=4, pixel=4)))
+    shown = np.asarray(explore.unpack(only().picture.value))
+    assert (shown[:, -expected.shape[1] :] == expected).all()
+    for label in np.split(shown[:, : -expected.shape[1]], 2):  # each row is named on its left
+        assert (label < 128).any()
+    assert reading == f"T = {factor:.2f}"
 
 
 # ---------------------------------------------------------------- what holds for all
@@ -208,14 +287,14 @@ def test_a_temperature_multiplies_the_codes_of_every_model_exactly(asked, factor
 @every_widget
 def test_every_control_changes_the_picture_and_back_gives_the_same_bytes(show):
     show()
-    first = only().picture.value, only().reading.value
+    first = only().picture.value, set_to()
     for name, control in only().controls.items():
         own = control.value
         others = control.options if hasattr(control, "options") else (control.min, control.max)
         set_to(**{name: next(other for other in others if other != own)})
         assert only().picture.value != first[0]
         set_to(**{name: own})
-        assert (only().picture.value, only().reading.value) == first
+        assert (only().picture.value, set_to()) == first
 
 
 @every_widget
@@ -231,5 +310,5 @@ def test_the_static_picture_is_saved_with_an_alternative_text_that_says_somethin
     show(str(tmp_path))
     [png], [txt] = tmp_path.glob("*.png"), tmp_path.glob("*.txt")
     assert png.read_bytes() == shown[0].content["image/png"]
-    assert txt.read_text() == shown[0].content["text/plain"] + "\n"
+    assert txt.read_text() == shown[0].metadata["image/png"]["alt"] + "\n"
     assert len(txt.read_text()) >= 30
