@@ -32,10 +32,9 @@ from gm_helpers.files import CourseError, UsageError
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}  # as JupyterLab writes it
 CELL_TIMEOUT = 4 * 3600  # seconds: far above any training; a message of the kernel that is lost would wait for ever
 CHAINED = r"Traceback .*\n(?: .*\n)*.*\n\n(?:During handling of|The above exception) .*\n\n(?=Traceback )"
-PAGE = 'class="gm-page"'  # in the HTML of a page that lives without a kernel
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WRITTEN = "gm_helpers_cells"  # in a notebook's metadata: `_digest` of its cells as they were written
@@ -164,7 +163,10 @@ def write(source: Path) -> Path:
         cell.metadata = _metadata(cell.metadata.get("tags", []))
         if cell.cell_type == "code":  # what lives after a run is of no use before, and a page's weights are large
             cell.outputs = [own for own in cell.outputs if not _lives(own.get("data", {}))]
-    book.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": {"name": "python"}, WRITTEN: _digest(book)})
+    language = book.metadata.get(
+        "language_info", {"name": "python"}
+    )  # as the kernel said it, which JupyterLab writes too
+    book.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": language, WRITTEN: _digest(book)})
     nbformat.validate(book)
     if target.exists() and edited(target):
         publish.keep(target)
@@ -184,8 +186,8 @@ def _metadata(tags: list[str]) -> NotebookNode:
 
 
 def _lives(data: dict[str, Any]) -> bool:
-    """Whether an output is a widget or a page, which need a kernel or a script; a still picture stands before it."""
-    return WIDGET in data or PAGE in "".join(data.get("text/html", ""))
+    """Whether an output is a widget or has a script; a still picture stands before it."""
+    return WIDGET in data or "<script" in "".join(data.get("text/html", ""))
 
 
 def edited(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import html
 import io
+import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,52 +18,47 @@ from torch import Tensor
 from gm_helpers import figures
 
 SENTENCE = "Still picture. Run all cells down to this one, and it comes to life."
-# What stands below a still picture: the sentence; the rule that hides both as soon as what lives stands beside them;
-# and, for the sliders, names for screen readers, which ipywidgets leaves out, and a word while no answer comes.
-STILL = (
-    f'<p class="gm-still"><em>{SENTENCE}</em></p>'
-    + """
+# With what lives: a rule that hides the still picture and the sentence beside it, and one that hides the place of a
+# widget whose model is gone, where ipywidgets writes an error.
+STYLE = """
 <style>
 .jp-OutputArea:has(.gm-explorer, .gm-page[data-alive]) .jp-OutputArea-child:has(> .jp-RenderedImage, .gm-still) {
+    display: none;
+}
+.jp-OutputArea:has(.gm-still):not(:has(.gm-explorer)) .jp-OutputArea-child:has(> .jupyter-widgets) {
     display: none;
 }
 .gm-waiting .gm-reading::after {
     content: "No answer from the kernel yet: it is busy, or was started anew (then run this cell again).";
     font-weight: bold;
 }
-</style>
+</style>"""
+# For the sliders: names for screen readers, which ipywidgets leaves out, and a word while no answer comes.
+SCRIPT = """
 <script>
 window.gmExplorers ??= (() => {
-    const asked = box => {
-        clearTimeout(box.gmTimer);
-        box.gmTimer = setTimeout(() => box.classList.add('gm-waiting'), 700);
+    const late = box => {  // whether a control shows another value than that for which the picture was drawn
+        const drawn = JSON.parse(box.querySelector('[data-drawn]')?.dataset.drawn ?? '[]');
+        return [...box.querySelectorAll('.widget-readout, select')].some((control, i) => {
+            const shown = control.selectedOptions?.[0].text ?? control.textContent.replace('−', '-');
+            return typeof drawn[i] === 'number' ? Math.abs(shown - drawn[i]) > 0.006 : shown !== String(drawn[i]);
+        });
     };
-    const answered = box => {
-        clearTimeout(box.gmTimer);
-        box.classList.remove('gm-waiting');
-    };
-    new MutationObserver(changes => {
+    const look = () => {
         for (const box of document.querySelectorAll('.gm-explorer')) {
             for (const handle of box.querySelectorAll('.widget-slider [role=slider]'))
                 handle.ariaLabel = handle.closest('.widget-slider').querySelector('.widget-label').textContent;
             const reading = box.querySelector('.gm-reading'), picture = box.querySelector('img');
             if (reading && picture) { reading.role = 'status'; picture.alt = reading.textContent; }
+            if (late(box)) setTimeout(() => box.classList.toggle('gm-waiting', late(box)), 700);
+            else box.classList.remove('gm-waiting');
         }
-        for (const {type, target} of changes) {
-            const element = target.nodeType === Node.ELEMENT_NODE ? target : target.parentElement;
-            const box = element?.closest('.gm-explorer');
-            if (box && type === 'attributes') asked(box);
-            else if (box && element.closest('.gm-reading')) answered(box);
-        }
-    }).observe(document.body, {childList: true, subtree: true, attributeFilter: ['aria-valuenow']});
-    document.addEventListener('change', event => {
-        const box = event.target.closest('.gm-explorer');
-        if (box) asked(box);
-    });
+    };
+    new MutationObserver(look).observe(document.body, {childList: true, subtree: true});
+    document.addEventListener('change', look);
     return true;
 })();
 </script>"""
-)
 PIXEL = 6  # of the screen for each pixel of a digit
 FRAME = 0.25  # seconds that a picture of an animation stays
 Drawing = tuple[Figure | bytes, str]  # a figure or the bytes of a PNG, and what it says, in words and numbers
@@ -77,7 +73,6 @@ class _Explorer:
         self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
         self.reading = ipywidgets.HTML()
         self.drawing = self.outdated = False
-        self.answers = 0
         self.player = [_player(controls[play])] if play else []
         self.box = ipywidgets.VBox([*controls.values(), *self.player, self.reading, self.picture])
         self.box.add_class("gm-explorer")
@@ -99,10 +94,12 @@ class _Explorer:
         try:
             while self.outdated:
                 self.outdated = False
+                values = {name: control.value for name, control in self.controls.items()}
                 try:
-                    picture, reading = self.draw(**{name: control.value for name, control in self.controls.items()})
+                    picture, reading = self.draw(**values)
                     self.picture.value = png(picture)
-                    self.say(html.escape(re.sub(r"(?<!\w)-(?=\d)", "−", reading)))  # a minus, as the sliders write it
+                    # with the minus of the sliders
+                    self.say(html.escape(re.sub(r"(?<!\w)-(?=\d)", "−", reading)), values)
                 except Exception:
                     if not self.outdated:  # what outdated values lead to need not be said
                         raise
@@ -114,12 +111,12 @@ class _Explorer:
         try:
             self.refresh_or_raise()
         except Exception as error:  # any: there is no other place where the reader would see it
-            self.say(f'<b role="alert">{html.escape(f"{type(error).__name__}: {error}")}</b>')
+            values = {name: control.value for name, control in self.controls.items()}
+            self.say(f'<b role="alert">{html.escape(f"{type(error).__name__}: {error}")}</b>', values)
 
-    def say(self, content: str) -> None:
-        """Put that into the reading, as a new element even if it says the same, so that the page sees an answer."""
-        self.answers += 1
-        self.reading.value = f'<span data-answer="{self.answers}">{content}</span>'
+    def say(self, content: str, values: dict[str, Any]) -> None:
+        """Put that into the reading, with the values that it answers, so that the page sees when an answer is due."""
+        self.reading.value = f'<span data-drawn="{html.escape(json.dumps([*values.values()]))}">{content}</span>'
 
     def close(self) -> None:
         """Take the widget and its models out of the kernel."""
@@ -153,13 +150,14 @@ def explore(
         live.pop(name).close()
     explorer = live[name] = _Explorer(draw, controls, play)
     show_still(bytes(explorer.picture.value), name, alt, figure_dir)
+    display({"text/html": STYLE + SCRIPT, "text/plain": ""}, raw=True)
     display(explorer.box._repr_mimebundle_(), raw=True)
 
 
 def show_still(picture: bytes, name: str, alt: str, figure_dir: str = "", scale: float = 1.0) -> None:
     """A picture in place of what lives, and below it a sentence that says so."""
     figures.show_png(picture, name, alt, figure_dir, scale)
-    display({"text/html": STILL, "text/plain": SENTENCE}, raw=True)
+    display({"text/html": f'<p class="gm-still"><em>{SENTENCE}</em></p>', "text/plain": SENTENCE}, raw=True)
 
 
 def slider(label: str, value: float, low: float, high: float, step: float) -> ipywidgets.FloatSlider:

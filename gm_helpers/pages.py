@@ -12,7 +12,7 @@ from IPython.display import display
 from torch import Tensor, nn
 
 from gm_helpers import figures
-from gm_helpers.explore import digits, show_still
+from gm_helpers.explore import STYLE, digits, show_still
 from gm_helpers.vae import VAE, kl_standard_normal
 
 
@@ -70,6 +70,6 @@ def _page(
     """A still picture, and the page that the script builds below it where it may run."""
     show_still(still, name, alt, figure_dir, scale)
     script = (Path(__file__).parent / "pad.js").read_text(encoding="utf-8").replace("</", "<\\/")
-    page = f'<div class="gm-page" data-page="{html.escape(name)}"></div>\n<script>(() => {{\n{script}\n'
+    page = f'{STYLE}\n<div class="gm-page" data-page="{html.escape(name)}"></div>\n<script>(() => {{\n{script}\n'
     page += f"start({json.dumps(name)}, {kind}, {json.dumps(data)});".replace("</", "<\\/") + "\n})();</script>"
     display({"text/html": page, "text/plain": ""}, raw=True)

@@ -6,21 +6,24 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
 
-from gm_helpers import batch, recipes
+from gm_helpers import batch, explore, recipes
 from gm_helpers.files import UsageError
 
 ROOT = Path(__file__).parent.parent
 BOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in batch.course()]
+START = ROOT / "notebooks" / "0_start.ipynb"
 # cells whose output nbval compares; a notebook that loses one has lost a claim
 CHECKS = {"1_vae": 36, "2_gan": 23, "3_flows": 23}
 
 each = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
+each_and_the_start = pytest.mark.parametrize("path", [START, *BOOKS], ids=lambda path: path.stem)
 
 
 def code_cells(path):
@@ -35,7 +38,12 @@ def text(cell):
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
-@each
+def markdown(path):
+    book = nbformat.read(path, as_version=4)
+    return "\n\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+
+
+@each_and_the_start
 def test_the_notebook_is_made_from_its_source(path):
     def essence(book):
         return [(cell.cell_type, cell.source, tags(cell)) for cell in book.cells]
@@ -56,7 +64,7 @@ def test_a_typing_mistake_in_the_parameters_is_told_by_the_next_cell(path, mista
         exec(f"{cells[at].source}\n{mistake}\n{cells[at + 1].source}", {"recipes": recipes})
 
 
-@each
+@each_and_the_start
 def test_every_cell_was_run_in_order_without_error_or_warning(path):
     cells = code_cells(path)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -91,7 +99,7 @@ def test_in_checks_every_mistake_is_rejected_and_every_claim_accepted(path):
     assert [line for line in verdicts if "rejected" in line]
 
 
-@each
+@each_and_the_start
 def test_every_picture_has_an_alternative_text(path):
     pictures = [output for cell in code_cells(path) for output in cell.outputs if "image/png" in output.get("data", {})]
     assert pictures
@@ -99,17 +107,82 @@ def test_every_picture_has_an_alternative_text(path):
 
 
 @each
+def test_a_notebook_begins_with_a_picture_before_its_symbols(path):
+    cells = nbformat.read(path, as_version=4).cells
+    pictures = [
+        i for i, cell in enumerate(cells) if any("image/png" in own.get("data", {}) for own in cell.get("outputs", []))
+    ]
+    assert pictures[0] < next(i for i, cell in enumerate(cells) if "| Symbol | Meaning |" in cell.source)
+
+
+ANSWER = r"<details>\n<summary><b>Answer</b></summary>\n\n(?:(?!<details>).)+\n\n</details>(?:\n\n|\Z)"
+
+
+@each
+def test_every_prediction_has_its_answer_folded_and_so_is_what_comes_out_between_them(path):
+    waiting = ""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            hidden = cell.metadata.get("jupyter", {}).get("outputs_hidden", False)
+            assert hidden == ("hide-output" in tags(cell)) == bool(waiting and cell.outputs), cell.source
+            continue
+        for part in re.findall(rf"\*\*Predict:\*\*[^\n]*|{ANSWER}|</?details>", cell.source, flags=re.DOTALL):
+            if part.startswith("**Predict"):
+                assert not waiting, f"{part}: the one before has no answer"
+                waiting = part
+            else:
+                assert re.fullmatch(ANSWER, part, flags=re.DOTALL), f"no answer as they are written: {cell.source}"
+                assert waiting, f"{part}: an answer to nothing"
+                waiting = ""
+    assert not waiting
+
+
+@each_and_the_start
+def test_what_lives_after_a_run_is_not_in_the_committed_notebook_but_its_still_picture_is(path):
+    text = path.read_text()
+    assert "<script" not in text
+    assert "widget-view" not in text
+    stills = [cell for cell in code_cells(path) if explore.SENTENCE in json.dumps(cell.outputs, ensure_ascii=False)]
+    calls = [cell for cell in code_cells(path) if re.search(r"\b(widgets|pages)\.\w+\(", cell.source)]
+    assert [cell.source for cell in stills] == [cell.source for cell in calls]
+    assert all("image/png" in cell.outputs[0].data for cell in stills)
+
+
+def test_the_largest_notebook_stays_light():
+    assert max(path.stat().st_size for path in BOOKS) < 2_500_000
+
+
+@each
+def test_a_bar_ends_as_a_line_of_text(path):
+    trained = [cell for cell in code_cells(path) if re.search(r"\btrain\(|recipes\.fit\(", cell.source)]
+    lines = [own.get("data", {}).get("text/plain", "") for cell in trained for own in cell.outputs]
+    assert [own for own in lines if re.fullmatch(r".+: [\d,]+ steps in \d+ s, .+", own)]
+    assert [own for own in lines if "%|" in own] == []
+
+
+def test_every_alternative_text_belongs_to_a_figure_and_every_figure_has_one():
+    written = tomllib.loads((ROOT / "gm_helpers" / "alt_texts.toml").read_text(encoding="utf-8"))
+    code = "\n".join(cell.source for path in BOOKS for cell in code_cells(path))
+    shown = re.findall(r'figures\.show\((?:[^"]|"(?!\d))*"([\w.-]+)",\s*figure_dir\s*\)', code)
+    assert sorted(written) == sorted(shown)
+    assert [name for name, own in written.items() if not 30 <= len(own) <= 140] == []
+
+
+def test_the_page_where_the_course_starts_leads_to_every_chapter_and_to_nothing_else_in_the_folder():
+    links = re.findall(r"\]\(([^)]+)\)", markdown(START))
+    assert links == [path.name for path in BOOKS]
+
+
+@each
 def test_headings_carry_the_number_of_the_syllabus(path):
-    book = nbformat.read(path, as_version=4)
-    prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
-    headings = re.findall(r"^## (.*)$", prose, flags=re.MULTILINE)
+    headings = re.findall(r"^## (.*)$", markdown(path), flags=re.MULTILINE)
     number = path.stem[0]
     assert [
         own for own in headings if not re.match(rf"{number}\.\d+[ab]? \S|Beyond|References|4 Conclusion", own)
     ] == []
 
 
-@each
+@each_and_the_start
 def test_no_path_of_a_machine_is_in_the_notebook(path):
     assert re.findall(r"/(?:home|root|Users|tmp|work)/[^\"]{0,40}", path.read_text()) == []
 

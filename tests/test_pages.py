@@ -50,7 +50,7 @@ def test_a_page_is_an_empty_place_and_a_script_after_a_still_picture_with_altern
     PAGES[kind](str(tmp_path))
     page = Page(shown)
     png, alt = page.still.content["image/png"], page.still.metadata["image/png"]["alt"]
-    assert page.tags == [("div", {"class": "gm-page", "data-page": page.name}), ("script", {})]
+    assert page.tags == [("style", {}), ("div", {"class": "gm-page", "data-page": page.name}), ("script", {})]
     assert page.content["text/html"].endswith("})();</script>")
     assert len(shown) == 3
     assert (tmp_path / f"{page.name}.png").read_bytes() == png
