@@ -32,7 +32,7 @@ from gm_helpers.files import CourseError, UsageError
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}  # as JupyterLab writes it
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 CELL_TIMEOUT = 4 * 3600  # seconds: far above any training; a message of the kernel that is lost would wait for ever
 CHAINED = r"Traceback .*\n(?: .*\n)*.*\n\n(?:During handling of|The above exception) .*\n\n(?=Traceback )"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -163,10 +163,12 @@ def write(source: Path) -> Path:
         cell.metadata = _metadata(cell.metadata.get("tags", []))
         if cell.cell_type == "code":  # what lives after a run is of no use before, and a page's weights are large
             cell.outputs = [own for own in cell.outputs if not _lives(own.get("data", {}))]
-    language = book.metadata.get(
-        "language_info", {"name": "python"}
-    )  # as the kernel said it, which JupyterLab writes too
-    book.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": language, WRITTEN: _digest(book)})
+    # as JupyterLab writes it, so that opening a notebook changes nothing: the language as the kernel told it, no widget
+    language = book.metadata.get("language_info", {"name": "python"})
+    no_widgets = {WIDGET_STATE: {"state": {}, "version_major": 2, "version_minor": 0}}
+    book.metadata = NotebookNode(
+        {"kernelspec": KERNEL, "language_info": language, "widgets": no_widgets, WRITTEN: _digest(book)}
+    )
     nbformat.validate(book)
     if target.exists() and edited(target):
         publish.keep(target)

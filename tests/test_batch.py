@@ -494,7 +494,7 @@ def test_writing_a_notebook_executes_it_and_keeps_what_stands_by_itself(source):
     bar, text, picture = book["cells"][1]["outputs"]
     assert (bar["data"], text["text"]) == ({"text/plain": ["9 of 9"]}, ["42\n"])
     assert picture["data"].keys() == {"text/plain", "image/png"}
-    assert set(book["metadata"]) == {"kernelspec", "language_info", "gm_helpers_cells"}
+    assert set(book["metadata"]) == {"kernelspec", "language_info", "widgets", "gm_helpers_cells"}
 
 
 def test_of_a_cell_s_metadata_its_tags_are_kept_and_what_they_mean_in_jupyterlab(source, no_kernel):
