@@ -64,10 +64,10 @@ lab: $(SETTINGS) ## open JupyterLab (LAB_OPTIONS is passed to it)
 	esac
 	JUPYTER_PREFER_ENV_PATH=1 $(PYTHON) -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/0_start.ipynb $(LAB_OPTIONS)
 
-# Without their state saved widgets are shown as errors; JupyterLab keeps it only when asked to.
+# Without their state saved widgets are shown as errors; JupyterLab keeps it only when asked to. Nor does it ask for news.
 $(SETTINGS): $(STAMP)
 	@mkdir -p $(@D)
-	@echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > $@
+	@echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}, "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' > $@
 
 notebooks: $(STAMP) ## execute notebooks/source/*.md and write the committed notebooks
 	$(PYTHON) -m gm_helpers notebooks $(SOURCES)

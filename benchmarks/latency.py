@@ -21,7 +21,7 @@ CELLS = [
     """import torch
 from gm_helpers import pages, recipes, widgets
 deep, flat = (recipes.pretrained(name, "cpu") for name in ("vae-20d", "vae-2d"))
-widgets.interpolation("digits", torch.randn(10, 20), lambda z: deep.decode(z).sigmoid())""",
+widgets.interpolation("digits", torch.randn(10, 20), torch.arange(10), lambda z: deep.decode(z).sigmoid())""",
     "widgets.two_normals()",
     "pages.latent_pad(flat, torch.randn(1000, 2), torch.zeros(1000).long())",
 ]

@@ -94,7 +94,7 @@ class _Explorer:
         try:
             while self.outdated:
                 self.outdated = False
-                values = {name: control.value for name, control in self.controls.items()}
+                values = self.values()
                 try:
                     picture, reading = self.draw(**values)
                     self.picture.value = png(picture)
@@ -111,8 +111,12 @@ class _Explorer:
         try:
             self.refresh_or_raise()
         except Exception as error:  # any: there is no other place where the reader would see it
-            values = {name: control.value for name, control in self.controls.items()}
-            self.say(f'<b role="alert">{html.escape(f"{type(error).__name__}: {error}")}</b>', values)
+            self.say(f'<b role="alert">{html.escape(f"{type(error).__name__}: {error}")}</b>', self.values())
+
+    def values(self) -> dict[str, Any]:
+        """The controls' values by name; a page's slider sends 40.99999999999999 where it stands at 41."""
+        values = {name: control.value for name, control in self.controls.items()}
+        return {name: round(own, 6) if isinstance(own, float) else own for name, own in values.items()}
 
     def say(self, content: str, values: dict[str, Any]) -> None:
         """Put that into the reading, with the values that it answers, so that the page sees when an answer is due."""

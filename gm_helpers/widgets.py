@@ -240,7 +240,7 @@ def temperature(models: dict[str, Callable[[Tensor], Tensor]], codes: dict[str, 
     @torch.no_grad()
     def draw(factor: float) -> Drawing:
         images = torch.cat([decode(factor * codes[name]).reshape(-1, 784) for name, decode in models.items()])
-        return digits(images, len(images) // len(models), [*models], pixel=4), f"T = {factor:.2f}"
+        return digits(images, len(images) // len(models), [*models], pixel=2), f"T = {factor:.2f}"
 
     controls = {"factor": slider("temperature T", 0.7, 0, 1.5, 0.05)}
     alt = f"Rows of digits drawn at the temperature 0.7: {', '.join(models)}."

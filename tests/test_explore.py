@@ -149,6 +149,13 @@ def test_a_row_of_digits_has_its_label_on_its_left():
         assert (half[:, [0, -1]] == 255).all()  # not cut off
 
 
+def test_a_value_that_the_page_sends_with_a_rounding_error_is_drawn_as_the_step_where_the_slider_stands():
+    drawn = []
+    explorer = show(lambda value: (drawn.append(value), flat(value))[1])
+    explorer.controls["value"].value = 40.99999999999999
+    assert drawn == [0, 41]
+
+
 # ---------------------------------------------------------------- the newest value, and errors
 
 

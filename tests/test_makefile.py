@@ -239,7 +239,10 @@ def test_jupyterlab_keeps_the_state_of_widgets_and_opens_where_the_course_starts
     [call] = calls(installed)
     assert "--LabApp.default_url=/lab/tree/0_start.ipynb" in call
     settings = installed / ".venv/share/jupyter/lab/settings/overrides.json"
-    assert json.loads(settings.read_text()) == {"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True}}
+    assert json.loads(settings.read_text()) == {
+        "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
+    }
 
 
 def test_root_is_told_in_a_sentence_how_to_start_jupyterlab(installed):

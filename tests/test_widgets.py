@@ -273,7 +273,7 @@ def test_a_temperature_multiplies_the_codes_of_every_model_exactly(asked, factor
     WIDGETS["temperature"]()
     reading = set_to(factor=asked)
     images = [decode_square(factor * PRIOR["square"]).view(4, 784), decode(factor * PRIOR["flat"])]
-    expected = np.asarray(explore.unpack(explore.digits(torch.cat(images), columns=4, pixel=4)))
+    expected = np.asarray(explore.unpack(explore.digits(torch.cat(images), columns=4, pixel=2)))
     shown = np.asarray(explore.unpack(only().picture.value))
     assert (shown[:, -expected.shape[1] :] == expected).all()
     for label in np.split(shown[:, : -expected.shape[1]], 2):  # each row is named on its left
