@@ -17,7 +17,9 @@ from torch import Tensor
 
 from gm_helpers import figures
 
-SENTENCE = "Still picture. Run all cells down to this one, and it comes to life."
+SENTENCE = (
+    "Still picture. Select this cell, Run ▸ Run All Above Selected Cell, then Ctrl + Enter, and it comes to life."
+)
 # With what lives: a rule that hides the still picture and the sentence beside it, and one that hides the place of a
 # widget whose model is gone, where ipywidgets writes an error.
 STYLE = """
@@ -29,7 +31,7 @@ STYLE = """
     display: none;
 }
 .gm-waiting .gm-reading::after {
-    content: "No answer from the kernel yet: it is busy, or was started anew (then run this cell again).";
+    content: "No answer from the kernel yet: it is busy, or was started anew (then run the cells above and this one).";
     font-weight: bold;
 }
 </style>"""
@@ -50,7 +52,7 @@ window.gmExplorers ??= (() => {
                 handle.ariaLabel = handle.closest('.widget-slider').querySelector('.widget-label').textContent;
             const reading = box.querySelector('.gm-reading'), picture = box.querySelector('img');
             if (reading && picture) { reading.role = 'status'; picture.alt = reading.textContent; }
-            if (late(box)) setTimeout(() => box.classList.toggle('gm-waiting', late(box)), 700);
+            if (late(box)) setTimeout(() => box.classList.toggle('gm-waiting', late(box)), 1500);
             else box.classList.remove('gm-waiting');
         }
     };

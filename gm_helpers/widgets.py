@@ -38,7 +38,7 @@ def two_normals(figure_dir: str = "") -> None:
         left.legend(loc="upper right")
         filled = right.contourf(means, log_stds, surface, levels, extend="max", norm=SymLogNorm(0.1, vmin=0, vmax=16))
         figure.colorbar(filled, label="KL (nats)", format="%g")
-        right.plot(mean, math.log(std), "o", color="white", markeredgecolor="black", markersize=9)
+        right.plot(mean, math.log(std), "o", color="white", markeredgecolor="black", markersize=9, clip_on=False)
         right.set(xlabel="mean $\\mu$", ylabel=r"$\log\,\sigma$")
         return figure, f"KL(q ‖ p) = {kl:.3f} nats at μ = {mean:.2f}, σ = {std:.2f}"
 
@@ -125,7 +125,7 @@ def stretched_density(figure_dir: str = "") -> None:
 def warped_plane(flow: Flow, points: Tensor, figure_dir: str = "", name: str = "3.beyond-a-widget") -> None:
     """Points (N, 2) and a grid, carried through the layers of a flow of the plane.
 
-    Between two layers each point goes straight from one place to the next.
+    Between two layers each point goes straight from one place to the next. It keeps the colour of where it began.
     """
     side, fine = (torch.linspace(-2, 2, n, device=points.device, dtype=points.dtype) for n in (25, 400))
     upright = torch.stack(torch.meshgrid(side, 0.75 * fine, indexing="ij"), dim=2)
@@ -143,7 +143,7 @@ def warped_plane(flow: Flow, points: Tensor, figure_dir: str = "", name: str = "
         before = min(int(depth), last - 1)
         own = torch.lerp(stages[before], stages[before + 1], depth - before).cpu().numpy()
         figure, axis = plt.subplots(figsize=(4.5, 4.5))
-        axis.scatter(own[: len(points), 0], own[: len(points), 1], s=2, color=figures.COLOURS[0])
+        axis.scatter(own[: len(points), 0], own[: len(points), 1], s=2, c=points[:, 0].cpu().numpy(), zorder=2)
         axis.add_collection(
             LineCollection([*own[len(points) :].reshape(lines.shape)], colors="#777777", linewidths=0.5)
         )
@@ -204,14 +204,16 @@ def interpolation(
             decoded[chosen] = unpack(digits(decode(along(*chosen, t)), stops, pixel=thumb))
         code = along(*chosen, torch.tensor([fraction], device=codes.device, dtype=codes.dtype))
         picture = _below(decoded[chosen], unpack(digits(decode(code), 1)), (0.5 + fraction * (stops - 1)) / stops)
-        norms = [own.norm().item() for own in (codes[chosen[0]], code, codes[chosen[1]])]
+        start_norm, norm, end_norm = (own.norm().item() for own in (codes[chosen[0]], code, codes[chosen[1]]))
         reading = f"from a {classes[chosen[0]]} to a {classes[chosen[1]]}, t = {fraction:.2f}; "
-        return pack(picture), f"{reading}norms of the codes: {norms[0]:.1f}, {norms[1]:.1f}, {norms[2]:.1f}"
+        return pack(
+            picture
+        ), f"{reading}norm of z: {start_norm:.1f} at the start, {norm:.1f} here, {end_norm:.1f} at the end"
 
     last = len(classes) - 1
     controls: dict[str, Any] = {
-        "start": slider("from digit no.", bisect_left(classes, 2), 0, last, 1),
-        "end": slider("to digit no.", min(bisect_left(classes, 7), last), 0, last, 1),
+        "start": slider("from image no.", bisect_left(classes, 2), 0, last, 1),
+        "end": slider("to image no.", min(bisect_left(classes, 7), last), 0, last, 1),
         "way": choice("way", ("straight", "spherical")),
         "fraction": slider("fraction t", 0.5, 0, 1, 0.02),
     }

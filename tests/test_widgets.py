@@ -210,6 +210,7 @@ def test_points_and_grid_of_the_plane_are_carried_through_the_same_layers():
     WIDGETS["warped_plane"]()
     [before], [axis] = axes(depth=0), axes(depth=3)
     assert_close(torch.as_tensor(axis.collections[0].get_offsets().data), after(3, POINTS).detach())
+    assert (axis.collections[0].get_array().data == POINTS[:, 0].numpy()).all()  # the colour of where each began
     straights, bents = ([torch.as_tensor(own) for own in axis.collections[1].get_segments()] for axis in (before, axis))
     for straight, bent in zip(straights, bents, strict=True):
         assert (straight - straight[0]).abs().amin(1).max() < 1e-6
@@ -252,6 +253,7 @@ def test_an_interpolation_shows_the_way_and_the_place_that_the_model_decodes_and
     assert_path(path(codes), t)
     norms = [own.norm().item() for own in (SORTED[3], codes[-1], SORTED[16])]
     assert reading.startswith(f"from a 1 to a 8, t = {t:.2f}; ")
+    assert re.fullmatch(r"norm of z: \S+ at the start, \S+ here, \S+ at the end", reading.partition("; ")[2])
     assert numbers(reading.partition(";")[2]) == pytest.approx(norms, abs=0.051)
 
 
