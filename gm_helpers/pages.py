@@ -24,10 +24,9 @@ def latent_pad(model: VAE, codes: Tensor, labels: Tensor, figure_dir: str = "", 
     figure, axis = plt.subplots(figsize=(4.5, 4.5))
     figures.draw_classes(axis, codes, labels)
     axis.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xlabel="$z_1$", ylabel="$z_2$")
-    figure.canvas.draw()  # now the axes have their place
-    left, bottom, right, top = axis.get_position().extents
     alt = "The codes of test images in the plane, each drawn as its digit: the background of the latent pad."
     still = figures.to_png(figure, alt)
+    left, bottom, right, top = axis.get_position().extents  # where they were put in drawing
     plane = {"still": base64.b64encode(still).decode(), "frame": [left, 1 - top, right, 1 - bottom], "reach": 4}
     _page(name, alt, still, "latentPad", plane | _decoder(model), figure_dir, figures.SCALE)
 

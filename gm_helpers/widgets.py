@@ -2,14 +2,16 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -18,6 +20,15 @@ from gm_helpers.explore import Drawing, choice, digits, explore, pack, slider, u
 from gm_helpers.flows import Flow
 from gm_helpers.nn import slerp
 from gm_helpers.vae import kl_standard_normal
+
+
+def _panels(columns: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of that many inches with panels in fixed places; to fit them anew takes as long as to draw them."""
+    left, right, bottom, top, between = 0.7, 0.15, 0.5, 0.12, 0.75
+    panel = (width - left - right - (columns - 1) * between) / columns
+    figure = plt.figure(figsize=(width, height), layout="none")
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, between / panel)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
 def two_normals(figure_dir: str = "") -> None:
@@ -31,7 +42,7 @@ def two_normals(figure_dir: str = "") -> None:
 
     def draw(mean: float, std: float) -> Drawing:
         kl = kl_standard_normal(torch.tensor([[mean]]), torch.tensor([[2 * math.log(std)]])).item()
-        figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3))
+        figure, (left, right) = _panels(2, 8.4, 3)
         left.plot(x, standard, label="$p$ = N(0, 1)")
         left.plot(x, torch.exp(-((x - mean) ** 2) / (2 * std**2)) / (std * math.sqrt(2 * math.pi)), label="$q$")
         left.set(xlabel="$z$", ylabel="density", ylim=(0, 1.5))
@@ -56,7 +67,7 @@ def generator_losses(figure_dir: str = "") -> None:
     names = {"saturating": "log(1 − D)", "non_saturating": "−log D"}
 
     def draw(logit: float) -> Drawing:
-        figure, axis = plt.subplots(figsize=(6, 3.2))
+        figure, [axis] = _panels(1, 6, 3.2)
         at, readings = torch.tensor(logit, requires_grad=True), []
         for name, loss in gan.GENERATOR_LOSSES.items():
             value = loss(at)
@@ -89,7 +100,7 @@ def stretched_density(figure_dir: str = "") -> None:
         x, stretch = mapped(z)
         density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
         ends = np.interp([start, start + width], x, z).tolist()
-        figure, axes = plt.subplots(1, 3, figsize=(9, 3))
+        figure, axes = _panels(3, 9, 3)
         axes[0].plot(x, z)
         axes[0].set(xlabel="$x$", ylabel="$z = f(x)$", xlim=(-12, 12))
         axes[0].axvspan(start, start + width, color=figures.COLOURS[1], alpha=0.4, linewidth=0)
@@ -142,7 +153,7 @@ def warped_plane(flow: Flow, points: Tensor, figure_dir: str = "", name: str = "
     def draw(depth: float) -> Drawing:
         before = min(int(depth), last - 1)
         own = torch.lerp(stages[before], stages[before + 1], depth - before).cpu().numpy()
-        figure, axis = plt.subplots(figsize=(4.5, 4.5))
+        figure, [axis] = _panels(1, 4.5, 4.5)
         axis.scatter(own[: len(points), 0], own[: len(points), 1], s=2, c=points[:, 0].cpu().numpy(), zorder=2)
         axis.add_collection(
             LineCollection([*own[len(points) :].reshape(lines.shape)], colors="#777777", linewidths=0.5)
@@ -164,7 +175,7 @@ def samples_over_training(stages: dict[float, Tensor], centres: Tensor, figure_d
 
     def draw(stage: float) -> Drawing:
         fraction = fractions[int(stage)]
-        figure, axis = plt.subplots(figsize=(4.2, 4.2))
+        figure, [axis] = _panels(1, 4.2, 4.2)
         axis.scatter(
             centres[:, 0].cpu(), centres[:, 1].cpu(), s=120, facecolors="none", edgecolors="black", linewidths=0.8
         )

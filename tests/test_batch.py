@@ -2,6 +2,7 @@
 
 import io
 import json
+import platform
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -468,6 +469,7 @@ print(6 * 7)
 display({"text/plain": "a still picture", "image/png": "cGljdHVyZQ=="}, raw=True)
 display({"application/vnd.jupyter.widget-view+json": {}, "text/plain": "a slider"}, raw=True)
 display({"text/html": '<div class="gm-page"></div><script>1</script>', "text/plain": ""}, raw=True)
+display({"text/html": "<div>a table</div>", "text/plain": "a table"}, raw=True)
 ```
 
 ```{code-cell} ipython3
@@ -491,10 +493,18 @@ def test_writing_a_notebook_executes_it_and_keeps_what_stands_by_itself(source):
     path = source.parent.parent / "7_toy.ipynb"
     assert batch.write(source) == path
     book = json.loads(path.read_text())
-    bar, text, picture = book["cells"][1]["outputs"]
+    bar, text, picture, table = book["cells"][1]["outputs"]
+    assert table["data"]["text/html"] == ["<div>a table</div>"]
     assert (bar["data"], text["text"]) == ({"text/plain": ["9 of 9"]}, ["42\n"])
     assert picture["data"].keys() == {"text/plain", "image/png"}
     assert set(book["metadata"]) == {"kernelspec", "language_info", "widgets", "gm_helpers_cells"}
+    assert book["metadata"]["kernelspec"] == {
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        "name": "python3",
+    }
+    assert book["metadata"]["language_info"]["version"] == platform.python_version()
+    assert [own["state"] for own in book["metadata"]["widgets"].values()] == [{}]
 
 
 def test_of_a_cell_s_metadata_its_tags_are_kept_and_what_they_mean_in_jupyterlab(source, no_kernel):

@@ -83,7 +83,8 @@ def test_a_control_has_its_name_in_front_and_as_a_hint_and_a_readout_as_fine_as_
     own, other = explore.slider("mean μ", 0, -4, 4, step), explore.choice("way", ["straight"])
     assert own.description == own.tooltip == "mean μ"
     assert other.description == other.tooltip == "way"
-    assert float(format(step, own.readout_format)) == step
+    assert format(step, own.readout_format) == (f"{step:.2f}" if step < 1 else "1")
+    assert own.layout.max_width == "100%"
 
 
 def test_a_widget_comes_after_its_first_state_as_a_still_picture_and_a_sentence_that_says_so(shown, tmp_path):
@@ -104,11 +105,12 @@ def test_a_widget_comes_after_its_first_state_as_a_still_picture_and_a_sentence_
 
 
 def test_a_player_stands_below_the_sliders_one_of_which_it_moves():
-    controls = {"value": slider(), "other": slider()}
+    controls = {"value": explore.slider("value", 0, -3, 252, 0.5), "other": slider()}
     explore.explore("test", "One grey value.", lambda value, other: flat(value), controls, play="value")
-    explorer = explore.live["test"]
-    assert explorer.box.children[2] is explorer.player[0]
-    explorer.player[0].value = 7
+    explorer, [player] = explore.live["test"], explore.live["test"].player
+    assert explorer.box.children[2] is player
+    assert (player.max, player.interval) == (510, 250)  # steps, milliseconds
+    player.value = 20
     assert_shows(7)
     assert (controls["value"].value, controls["other"].value) == (7, 0)
 
@@ -233,7 +235,9 @@ def test_what_the_first_drawing_raises_is_raised_and_leaves_no_half_made_widget(
 def test_running_a_cell_again_adds_no_model_and_closing_takes_all_away():
     before, counts = models(), []
     for _ in range(3):
-        explorer = show(lambda value, kind: flat(value), value=slider(), kind=explore.choice("kind", range(3)))
+        controls = {"value": slider(), "kind": explore.choice("kind", range(3))}
+        explore.explore("test", "One grey value.", lambda value, kind: flat(value), controls, play="value")
+        explorer = explore.live["test"]
         counts.append(len(models()))
     assert len({*counts}) == 1
     explorer.close()

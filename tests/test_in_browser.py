@@ -99,6 +99,10 @@ def test_a_notebook_runs_in_jupyterlab_and_its_sliders_move_their_pictures(name,
     assert sizes(page, ".gm-explorer img, canvas.gm-pad, .gm-page[data-page$=sliders] canvas") == before
     in_sight = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-outer").bounding_box()["height"]
     assert max(own.bounding_box()["height"] for own in all_seen(page, ".gm-explorer, .gm-page")) < in_sight
+    for latent in page.locator(".gm-page input[type=range]").all()[:1]:  # JupyterLab takes no arrow key for itself
+        before = latent.input_value()
+        latent.press("ArrowRight")
+        assert latent.input_value() != before
     for label in WIDGETS[name]:
         handle = page.get_by_role("slider", name=label, exact=True).first
         box = page.locator(".gm-explorer", has=handle).first
@@ -139,22 +143,30 @@ def test_a_typing_mistake_in_the_parameters_stops_the_run_there_with_one_sentenc
     ]
 
 
-def test_a_slider_that_waits_for_a_busy_kernel_says_so_until_the_answer_comes(page, lab):
-    assert run_all(page, lab.format("cells")) == []
-    box = page.locator(".gm-explorer")
-    page.locator(".gm-reading", has_text="μ = 1.00").wait_for()
-    page.evaluate("""() => {
-        const {kernel} = window.jupyterapp.shell.currentWidget.sessionContext.session;
-        kernel.requestExecute({code: 'import time; time.sleep(5)'});
-    }""")
-    page.locator(".widget-slider", has_text="mean μ").get_by_role("slider").focus()
-    page.keyboard.press("ArrowRight")
-    page.wait_for_function("box => box.classList.contains('gm-waiting')", arg=box.element_handle())
-    said = "reading => getComputedStyle(reading, '::after').content"
-    assert "No answer from the kernel yet" in page.locator(".gm-reading").evaluate(said)
-    page.locator(".gm-reading", has_text="μ = 1.05").wait_for()
-    page.wait_for_function("box => !box.classList.contains('gm-waiting')", arg=box.element_handle())
-    assert page.locator(".gm-reading").evaluate(said) == "none"
+def test_a_control_that_waits_for_a_busy_kernel_says_so_until_the_answer_comes(page, tmp_path):
+    """A slider at a negative value, whose minus is none of a number in JavaScript, and a list."""
+    cell = """from gm_helpers import explore
+draw = lambda value, way: (explore.pack(explore.Image.new("L", (9, 9))), f"{value:.2f} {way}")
+controls = {"value": explore.slider("value", -1, -4, 4, 0.05), "way": explore.choice("way", "ab")}
+explore.explore("x", "Nothing.", draw, controls)"""
+    with jupyterlab(tmp_path, [cell]) as lab:
+        assert run_all(page, lab.format("cells")) == []
+        box, reading = page.locator(".gm-explorer"), page.locator(".gm-reading")
+        handle, choice = page.get_by_role("slider"), box.get_by_role("combobox")
+        change = {"−0.95 a": lambda: handle.press("ArrowRight"), "−0.95 b": lambda: choice.select_option("b")}
+        reading.filter(has_text="−1.00 a").wait_for()
+        for expected, act in change.items():
+            page.evaluate("""() => {
+                const {kernel} = window.jupyterapp.shell.currentWidget.sessionContext.session;
+                kernel.requestExecute({code: 'import time; time.sleep(5)'});
+            }""")
+            act()
+            page.wait_for_function("box => box.classList.contains('gm-waiting')", arg=box.element_handle())
+            said = "reading => getComputedStyle(reading, '::after').content"
+            assert "No answer from the kernel yet" in reading.evaluate(said)
+            reading.filter(has_text=expected).wait_for()
+            page.wait_for_function("box => !box.classList.contains('gm-waiting')", arg=box.element_handle())
+            assert reading.evaluate(said) == "none"
 
 
 def test_a_depth_that_is_played_moves_its_slider_and_its_picture(page, tmp_path):
@@ -289,7 +301,8 @@ def test_where_a_page_lives_its_still_picture_and_the_sentence_below_are_hidden(
 
 def test_an_exported_chapter_folds_what_is_tagged_and_its_pictures_have_alternative_texts(page, tmp_path):
     page.context.set_offline(True)
-    page.goto(export(NOTEBOOKS / "2_gan.ipynb", tmp_path).as_uri(), wait_until="domcontentloaded")
+    path = NOTEBOOKS / "2_gan.ipynb"
+    page.goto(export(path, tmp_path).as_uri(), wait_until="domcontentloaded")
     assert len(all_seen(page, ".gm-still")) == 3
     assert min(len(own.get_attribute("alt")) for own in page.locator(".jp-RenderedImage img").all()) >= 30
     for tag, part in (("hide-input", ".jp-InputArea"), ("hide-output", ".jp-OutputArea")):
@@ -299,6 +312,20 @@ def test_an_exported_chapter_folds_what_is_tagged_and_its_pictures_have_alternat
             assert not cell.locator(part).is_visible()
         cells.first.locator("summary").first.click()
         assert cells.first.locator(part).is_visible()
+    first = next(own for own in nbformat.read(path, as_version=4).cells if "hide-input" in own.metadata.get("tags", []))
+    summary = page.locator(".celltag_hide-input summary").first
+    assert summary.inner_text() == first.source.splitlines()[0].removeprefix("# ") + " …"
+    assert summary.evaluate("own => getComputedStyle(own).cursor") == "pointer"
+
+
+def test_an_alternative_text_with_quotes_stands_in_the_exported_page_as_it_is(page, tmp_path):
+    picture = nbformat.v4.new_output(
+        "display_data", {"image/png": "cGljdHVyZQ=="}, metadata={"image/png": {"alt": '"a" < b'}}
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[picture])])
+    nbformat.write(book, tmp_path / "x.ipynb")
+    page.goto(export(tmp_path / "x.ipynb", tmp_path).as_uri(), wait_until="domcontentloaded")
+    assert page.locator(".jp-RenderedImage img").get_attribute("alt") == '"a" < b'
 
 
 def test_the_pad_decodes_offline_what_torch_decodes_wherever_it_is_dragged(offline):
@@ -332,6 +359,63 @@ def test_the_pad_s_keys_move_the_point_and_stop_at_the_edge(offline):
         offline.keyboard.press("End")
     frames(offline)
     assert coordinates(pad)[0] == 4
+
+
+def test_the_cross_stands_where_the_code_is_over_the_still_picture_and_is_told_to_screen_readers(offline):
+    pad = offline.locator("[data-page='1.15-pad'] canvas.gm-pad")
+    assert re.search(r'"still": "(.*?)"', offline.content())[1] in pad.evaluate(
+        "pad => getComputedStyle(pad).backgroundImage"
+    )
+    pad.focus()
+    for key in ("End", "PageUp", "PageUp", "ArrowRight"):
+        offline.keyboard.press(key)
+    frames(offline)
+    left, top, right, bottom = json.loads(re.search(r'"frame": (\[.*?\])', offline.content())[1])
+    dark = pad.evaluate("""pad => {
+        const {data} = pad.getContext('2d').getImageData(0, 0, pad.width, pad.height), found = [];
+        for (let i = 3; i < data.length; i += 4) if (data[i] > 200 && data[i - 1] < 50) found.push((i - 3) / 4);
+        return [found.map(i => i % pad.width), found.map(i => Math.floor(i / pad.width)), pad.width];
+    }""")
+    x, y = (sum(own) / len(own) / dark[2] for own in dark[:2])
+    z = [(x - left) / (right - left) * 8 - 4, 4 - (y - top) / (bottom - top) * 8]
+    assert z == pytest.approx([1.1, 2], abs=0.03)
+    assert float(pad.get_attribute("aria-valuenow")) == pytest.approx(1.1)
+    assert "z₁ = 1.10, z₂ = 2.00" in offline.locator("[data-page='1.15-pad'] canvas.gm-digit").get_attribute(
+        "aria-label"
+    )
+
+
+def test_a_page_whose_script_runs_twice_is_built_once(offline):
+    scripts = [own.text_content() for own in offline.locator("script").all()]
+    for script in (own for own in scripts if "gm-page" in own):
+        offline.evaluate(script)
+    assert offline.locator("canvas.gm-pad").count() == 1
+    assert offline.locator("[data-page='1.14-sliders'] canvas").count() == 1
+
+
+def test_beside_each_latent_s_slider_stand_its_divergence_and_its_value_and_below_the_norm_of_all(offline):
+    root = offline.locator("[data-page='1.14-sliders']")
+    data = json.loads(re.search(r"latentSliders, (\{.*\})\);", offline.content())[1])
+    names = [own.inner_text() for own in root.locator("label span").all()]
+    assert names == [f"z{own + 1} ({data['kl'][own]:.2f} nats)" for own in data["order"]]
+    root.locator("input[type=range]").nth(2).focus()
+    offline.keyboard.press("ArrowRight")
+    frames(offline)
+    shown = [float(own.inner_text().replace("−", "-")) for own in root.locator("output").all()]
+    assert shown[2] == float(root.locator("input[type=range]").nth(2).input_value())
+    norm = float(root.locator("[aria-live]").inner_text().rpartition(" ")[2])
+    assert norm == pytest.approx(math.hypot(*shown), abs=0.03)  # each shown to two decimals
+
+
+def test_random_codes_are_standard_normal(offline):
+    root = offline.locator("[data-page='1.14-sliders']")
+    drawn = []
+    for _ in range(100):
+        root.get_by_role("button", name="random").click()
+        drawn += [float(own.replace("−", "-")) for own in root.locator("output").all_inner_texts()]
+    drawn = torch.tensor(drawn)
+    assert drawn.mean().abs() < 5 / 2000**0.5  # five standard errors
+    assert (drawn.var() - 1).abs() < 5 * (2 / 2000) ** 0.5
 
 
 def test_the_latent_sliders_decode_offline_what_torch_decodes(offline):

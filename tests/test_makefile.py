@@ -234,6 +234,15 @@ def test_lint_takes_the_notebooks_that_have_a_source_and_nbval_the_chapters_amon
     assert "--nbval-current-env" in nbval
 
 
+def test_all_notebooks_or_those_that_are_named_become_pages(installed):
+    call = "python -m nbconvert --to html --template export --TemplateExporter.extra_template_basedirs=site"
+    make(installed, "html")
+    books = " ".join(f"notebooks/{own}.ipynb" for own in ("0_c", "1_a", "2_b"))
+    assert calls(installed) == [f"{call} --output-dir=build/html {books}"]
+    make(installed, "html", "BOOKS=figures/quick/notebooks/1_a.ipynb")
+    assert calls(installed) == [f"{call} --output-dir=build/html figures/quick/notebooks/1_a.ipynb"]
+
+
 def test_jupyterlab_keeps_the_state_of_widgets_and_opens_where_the_course_starts(installed):
     assert make(installed, "lab").returncode == 0
     [call] = calls(installed)

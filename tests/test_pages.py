@@ -5,6 +5,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -53,6 +54,7 @@ def test_a_page_is_an_empty_place_and_a_script_after_a_still_picture_with_altern
     assert page.tags == [("style", {}), ("div", {"class": "gm-page", "data-page": page.name}), ("script", {})]
     assert page.content["text/html"].endswith("})();</script>")
     assert len(shown) == 3
+    assert len(alt) >= 30
     assert (tmp_path / f"{page.name}.png").read_bytes() == png
     assert (tmp_path / f"{page.name}.txt").read_text() == alt + "\n"
 
@@ -77,10 +79,13 @@ def test_a_pad_s_plane_is_its_still_picture_with_the_axes_where_the_page_takes_t
     to_png = figures.to_png
     monkeypatch.setattr(figures, "to_png", lambda own, alt: (drawn.append(own), to_png(own, alt))[1])
     codes = CODES.clone().requires_grad_().as_subclass(NoFloat64)  # of any device
-    pages.latent_pad(random_vae(2), codes, torch.arange(30) % 10, name="0-pad")
+    with plt.rc_context():
+        figures.use_style()
+        pages.latent_pad(random_vae(2), codes, torch.arange(30) % 10, name="0-pad")
     page = Page(shown)
     assert (page.name, page.kind) == ("0-pad", "latentPad")
     assert base64.b64decode(page.data["still"]) == page.still.content["image/png"]
+    assert page.still.metadata["image/png"]["width"] == 450  # as the page's plane is
     [axis] = drawn[0].axes
     left, top, right, bottom = page.data["frame"]
     corners = axis.transAxes.transform([[0, 0], [1, 1]]) / drawn[0].bbox.size

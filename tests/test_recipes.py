@@ -294,9 +294,12 @@ def test_a_gan_is_trained_with_the_dropout_of_its_profile(profile, dropout, tmp_
     assert checkpoint.load(tmp_path / "gan.safetensors")[1]["arguments"] == RECIPES["gan"].arguments_in(profile)
 
 
-def test_of_a_gan_the_generator_alone_is_written_and_loaded_also_from_a_file_that_holds_both(tmp_path, trained_as):
+def test_of_a_gan_the_generator_alone_is_written_and_loaded_also_from_a_file_that_holds_both(
+    tmp_path, trained_as, capsys
+):
     trained_as(GAN().eval())
     ship("gan", *SMOKE[1:], tmp_path)
+    assert "gan: measuring on the validation and the test images" in capsys.readouterr().out
     path = tmp_path / "gan.safetensors"
     alone, metadata = checkpoint.load(path)
     first = pretrained(path, "cpu")

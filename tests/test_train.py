@@ -242,6 +242,11 @@ def test_what_is_left_of_the_bar_says_steps_seconds_and_the_last_losses_of_all_p
     assert run.step == (at or 100)
 
 
+def test_the_loss_of_a_single_player_needs_no_name():
+    run = loop.Run(step=1_200, seconds=2.4, history=[{"step": 1_200, "train": {"vae": {"loss": 104.1234}}}])
+    assert loop._summary("vae-20d", run) == "vae-20d: 1,200 steps in 2 s, loss 104.1"
+
+
 # ---------------------------------------------------------------- interruption and resuming
 
 

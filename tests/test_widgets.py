@@ -90,6 +90,7 @@ def test_two_normals_read_their_divergence_as_torch_does(mean, std):
 def test_two_normals_are_drawn_with_the_densities_of_torch():
     widgets.two_normals()
     axis = axes(mean=-1.0, std=0.5)[0]
+    assert [own.get_text() for own in axis.get_legend().get_texts()] == ["$p$ = N(0, 1)", "$q$"]
     for line, normal in zip(axis.lines, [Normal(0.0, 1.0), Normal(-1.0, 0.5)], strict=True):
         x, density = (torch.as_tensor(own) for own in line.get_data())
         assert_close(density, normal.log_prob(x).exp())
@@ -99,6 +100,7 @@ def test_beside_two_normals_their_point_moves_over_the_divergence_of_torch():
     widgets.two_normals()
     surface = axes(mean=-1.0, std=0.5)[1]
     assert surface.lines[0].get_xydata() == pytest.approx(np.array([[-1, np.log(0.5)]]))
+    assert ("mu" in surface.get_xlabel(), "sigma" in surface.get_ylabel()) == (True, True)
     [filled] = surface.collections
     bounds, colours = [*filled.levels, np.inf], filled.to_rgba(filled.cvalues)
     surface.figure.canvas.draw()
@@ -147,7 +149,11 @@ def test_a_stretched_density_reads_the_flattest_and_the_steepest_slope(steepness
 
 def test_a_stretched_density_is_the_normal_one_times_the_slope_of_its_map():
     widgets.stretched_density()
-    left, right, _ = axes(steepness=3.0, centre=0.5, start=0.0)
+    left, right, base = axes(steepness=3.0, centre=0.5, start=0.0)
+    assert [own.get_xlabel() for own in (left, right, base)] == ["$x$", "$x$", "$z$"]
+    assert left.get_xlim() == right.get_xlim() == (-12, 12)
+    at, density = base.lines[0].get_data()
+    assert density == pytest.approx(scipy.stats.norm.pdf(at))
     x, z = left.lines[0].get_data()
     assert_close(x, z + 3 * np.tanh(z - 0.5))
     expected = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * np.gradient(z, x)
@@ -165,10 +171,13 @@ def test_an_interval_and_its_image_are_shaded_over_the_same_mass(steepness, cent
     mass = np.diff(scipy.stats.norm.cdf(np.clip(ends, -5, 5)))[0]
     assert numbers(reading.partition("shaded")[2]) == pytest.approx([mass, mass], abs=1e-3)
     maps, *densities = only().draw(**{name: own.value for name, own in only().controls.items()})[0].axes
-    upright = maps.patches[0].get_extents()
+    upright, level = (own.get_extents() for own in maps.patches)
+    assert [level.y0, level.y1] == pytest.approx(maps.transData.transform([[0, own] for own in ends])[:, 1], abs=0.5)
     assert [upright.x0, upright.x1] == pytest.approx(maps.transData.transform([[start, 0], [start + 2, 0]])[:, 0])
     for axis, low, high in zip(densities, (start, ends[0]), (start + 2, ends[1]), strict=True):
-        [shaded] = axis.collections[0].get_paths()
+        [shaded], (curve, density) = axis.collections[0].get_paths(), axis.lines[0].get_data()
+        at, height = shaded.vertices[shaded.vertices[:, 1] > 0].T
+        assert height == pytest.approx(np.interp(at, curve, density), abs=1e-3)
         assert [*shaded.vertices[:, 0][[0, -1]], shaded.vertices[:, 0].max()] == pytest.approx(
             [low, low, high], abs=0.02
         )
@@ -191,10 +200,13 @@ def test_a_warped_plane_reads_the_mean_log_determinant_of_the_layers_so_far(aske
 
 def test_between_two_layers_points_and_grid_go_straight_and_the_reading_says_so():
     WIDGETS["warped_plane"]()
+    assert "after layer 4, on the way to layer 5" in set_to(depth=4.25)
     assert "after layer 2, on the way to layer 3" in set_to(depth=2.25)
-    [axis] = axes(depth=2.25)
-    expected = torch.lerp(after(2, POINTS), after(3, POINTS), 0.25).detach()
-    assert_close(torch.as_tensor(axis.collections[0].get_offsets().data), expected)
+    [before], [axis] = axes(depth=0), axes(depth=2.25)
+    points = torch.as_tensor(axis.collections[0].get_offsets().data)
+    grids = ([torch.as_tensor(line) for line in own.collections[1].get_segments()] for own in (before, axis))
+    for at, moved in [(POINTS, points), *zip(*grids, strict=True)]:
+        assert_close(moved, torch.lerp(after(2, at), after(3, at), 0.25).detach())
 
 
 def test_the_depth_can_be_played_from_the_first_layer_to_the_last():
@@ -235,6 +247,8 @@ def assert_path(images, place):
     assert (shown[:56] == row).all()
     x = round((0.5 + 10 * place) * 56)
     arrow = np.flatnonzero((shown[56:70] < 128).any(0))
+    widths = (shown[57:68] < 128).sum(1)
+    assert widths[0] < widths[5] < widths[-1]  # it points upwards
     assert (arrow[0] + arrow[-1]) / 2 == pytest.approx(x, abs=1)
     left = round(min(max(x - 84, 0), 11 * 56 - 168))
     large = np.asarray(explore.unpack(explore.digits(images[11:], columns=1)))
@@ -274,12 +288,8 @@ def test_from_a_digit_to_itself_both_ways_stay_there(way):
 def test_a_temperature_multiplies_the_codes_of_every_model_exactly(asked, factor):
     WIDGETS["temperature"]()
     reading = set_to(factor=asked)
-    images = [decode_square(factor * PRIOR["square"]).view(4, 784), decode(factor * PRIOR["flat"])]
-    expected = np.asarray(explore.unpack(explore.digits(torch.cat(images), columns=4, pixel=2)))
-    shown = np.asarray(explore.unpack(only().picture.value))
-    assert (shown[:, -expected.shape[1] :] == expected).all()
-    for label in np.split(shown[:, : -expected.shape[1]], 2):  # each row is named on its left
-        assert (label < 128).any()
+    images = torch.cat([decode_square(factor * PRIOR["square"]).view(4, 784), decode(factor * PRIOR["flat"])])
+    assert only().picture.value == explore.digits(images, 4, ["square", "flat"], pixel=2)
     assert reading == f"T = {factor:.2f}"
 
 
