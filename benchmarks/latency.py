@@ -19,7 +19,8 @@ from browser import chromium, installed, jupyterlab, run_all
 
 CELLS = [
     """import torch
-from gm_helpers import pages, recipes, widgets
+from gm_helpers import figures, pages, recipes, widgets
+figures.use_style()
 deep, flat = (recipes.pretrained(name, "cpu") for name in ("vae-20d", "vae-2d"))
 widgets.interpolation("digits", torch.randn(10, 20), torch.arange(10), lambda z: deep.decode(z).sigmoid())""",
     "widgets.two_normals()",
