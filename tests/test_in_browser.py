@@ -155,15 +155,20 @@ explore.explore("x", "Nothing.", draw, controls)"""
         handle, choice = page.get_by_role("slider"), box.get_by_role("combobox")
         change = {"−0.95 a": lambda: handle.press("ArrowRight"), "−0.95 b": lambda: choice.select_option("b")}
         reading.filter(has_text="−1.00 a").wait_for()
-        for expected, act in change.items():
-            page.evaluate("""() => {
+        for number, (expected, act) in enumerate(change.items()):
+            flag = tmp_path / str(number)
+            page.evaluate(
+                """code => {
                 const {kernel} = window.jupyterapp.shell.currentWidget.sessionContext.session;
-                kernel.requestExecute({code: 'import time; time.sleep(5)'});
-            }""")
+                kernel.requestExecute({code});
+            }""",
+                f"import os, time\nwhile not os.path.exists({str(flag)!r}): time.sleep(0.1)",
+            )
             act()
             page.wait_for_function("box => box.classList.contains('gm-waiting')", arg=box.element_handle())
             said = "reading => getComputedStyle(reading, '::after').content"
             assert "No answer from the kernel yet" in reading.evaluate(said)
+            flag.touch()
             reading.filter(has_text=expected).wait_for()
             page.wait_for_function("box => !box.classList.contains('gm-waiting')", arg=box.element_handle())
             assert reading.evaluate(said) == "none"
@@ -177,7 +182,9 @@ def test_a_depth_that_is_played_moves_its_slider_and_its_picture(page, tmp_path)
         before = picture(image)
         page.locator(".widget-play button").first.click()
         wait_for_another(image, before)
-        page.wait_for_function("handle => Number(handle.ariaValueNow) === 8", arg=handle.element_handle())
+        page.wait_for_function(
+            "handle => Number(handle.ariaValueNow) === 8", arg=handle.element_handle(), timeout=60_000
+        )
 
 
 @pytest.mark.parametrize("as_by_make", [True, False])
