@@ -202,6 +202,11 @@ def _player(control: ipywidgets.FloatSlider) -> ipywidgets.Play:
 
 def digits(images: Tensor, columns: int, labels: Sequence[str] = (), pixel: int = PIXEL) -> bytes:
     """PNG of grey images (N, …, 784 pixels in all) with values in [0, 1], in rows of `columns`, each with its label."""
+    return pack(tiled(images, columns, labels, pixel))
+
+
+def tiled(images: Tensor, columns: int, labels: Sequence[str] = (), pixel: int = PIXEL) -> Image.Image:
+    """The same as a picture, to be put together with others."""
     tiles = images.detach().cpu().reshape(-1, columns, 28, 28).permute(0, 2, 1, 3)
     grey = (255 * tiles.reshape(-1, columns * 28)).round().clamp(0, 255).to(torch.uint8)
     picture = Image.fromarray(grey.numpy())
@@ -214,12 +219,7 @@ def digits(images: Tensor, columns: int, labels: Sequence[str] = (), pixel: int 
         for row, own in enumerate(labels):
             middle = (row + 0.5) * 28 * pixel
             ImageDraw.Draw(picture).text((left - 8, middle), own, fill=0, font=font, anchor="rm")
-    return pack(picture)
-
-
-def unpack(png: bytes) -> Image.Image:
-    """The picture in these bytes of a PNG."""
-    return Image.open(io.BytesIO(png))
+    return picture
 
 
 def png(picture: Figure | bytes) -> bytes:

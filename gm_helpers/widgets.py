@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gm_helpers import figures, gan
-from gm_helpers.explore import Drawing, choice, digits, explore, pack, slider, unpack
+from gm_helpers.explore import Drawing, choice, digits, explore, pack, slider, tiled
 from gm_helpers.flows import Flow
 from gm_helpers.nn import slerp
 from gm_helpers.vae import kl_standard_normal
@@ -212,9 +212,9 @@ def interpolation(
         if chosen not in decoded:
             t = torch.linspace(0, 1, stops, device=codes.device, dtype=codes.dtype)
             decoded.clear()
-            decoded[chosen] = unpack(digits(decode(along(*chosen, t)), stops, pixel=thumb))
+            decoded[chosen] = tiled(decode(along(*chosen, t)), stops, pixel=thumb)
         code = along(*chosen, torch.tensor([fraction], device=codes.device, dtype=codes.dtype))
-        picture = _below(decoded[chosen], unpack(digits(decode(code), 1)), (0.5 + fraction * (stops - 1)) / stops)
+        picture = _below(decoded[chosen], tiled(decode(code), 1), (0.5 + fraction * (stops - 1)) / stops)
         start_norm, norm, end_norm = (own.norm().item() for own in (codes[chosen[0]], code, codes[chosen[1]]))
         reading = f"from a {classes[chosen[0]]} to a {classes[chosen[1]]}, t = {fraction:.2f}; "
         return pack(
@@ -222,13 +222,15 @@ def interpolation(
         ), f"{reading}norm of z: {start_norm:.1f} at the start, {norm:.1f} here, {end_norm:.1f} at the end"
 
     last = len(classes) - 1
+    first, second = (min(bisect_left(classes, own), last) for own in (2, 7))
     controls: dict[str, Any] = {
-        "start": slider("from image no.", bisect_left(classes, 2), 0, last, 1),
-        "end": slider("to image no.", min(bisect_left(classes, 7), last), 0, last, 1),
+        "start": slider("from image no.", first, 0, last, 1),
+        "end": slider("to image no.", second, 0, last, 1),
         "way": choice("way", ("straight", "spherical")),
         "fraction": slider("fraction t", 0.5, 0, 1, 0.02),
     }
-    alt = "Eleven images on the way from a 2 to a 7, and below, larger, the one half way."
+    way = f"from a {classes[first]} to a {classes[second]}"
+    alt = f"Eleven images on the way {way}, and below, larger, the one half way."
     explore(name, alt, draw, controls, figure_dir)
 
 

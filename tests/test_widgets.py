@@ -1,6 +1,7 @@
 """Widgets without a browser: controls are set as a frontend sets them, and what would be seen is read back."""
 
 import html
+import io
 import re
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import scipy
 import torch
 from conftest import randomized, seeded
+from PIL import Image
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
@@ -242,8 +244,8 @@ def test_samples_over_training_come_in_the_order_of_the_training_and_start_at_it
 
 def assert_path(images, place):
     """The picture is a row of these eleven images, the large twelfth, and an arrow at that fraction of the way."""
-    shown = np.asarray(explore.unpack(only().picture.value))
-    row = np.asarray(explore.unpack(explore.digits(images[:11], columns=11, pixel=2)))
+    shown = np.asarray(Image.open(io.BytesIO(only().picture.value)))
+    row = np.asarray(explore.tiled(images[:11], columns=11, pixel=2))
     assert (shown[:56] == row).all()
     x = round((0.5 + 10 * place) * 56)
     arrow = np.flatnonzero((shown[56:70] < 128).any(0))
@@ -251,7 +253,7 @@ def assert_path(images, place):
     assert widths[0] < widths[5] < widths[-1]  # it points upwards
     assert (arrow[0] + arrow[-1]) / 2 == pytest.approx(x, abs=1)
     left = round(min(max(x - 84, 0), 11 * 56 - 168))
-    large = np.asarray(explore.unpack(explore.digits(images[11:], columns=1)))
+    large = np.asarray(explore.tiled(images[11:], columns=1))
     assert (shown[70:, left : left + 168] == large).all()
 
 
@@ -275,6 +277,12 @@ def test_an_interpolation_starts_half_way_from_a_2_to_a_7():
     WIDGETS["interpolation"]()
     assert_path(decode(torch.stack([torch.lerp(SORTED[4], SORTED[14], t / 10) for t in (*range(11), 5)])), 0.5)
     assert set_to().startswith("from a 2 to a 7")
+
+
+def test_where_no_2_and_no_7_are_among_the_digits_the_way_goes_between_the_next_and_its_text_says_which(shown):
+    widgets.interpolation("a-path", CODES[:4], torch.tensor([3, 5, 3, 5]), decode)
+    assert set_to().startswith("from a 3 to a 5")
+    assert shown[0].metadata["image/png"]["alt"].startswith("Eleven images on the way from a 3 to a 5")
 
 
 @pytest.mark.parametrize("way", ["straight", "spherical"])
