@@ -148,7 +148,8 @@ def _notebooks(options: argparse.Namespace) -> None:
     from gm_helpers import batch
 
     for source in options.sources:
-        print(f"{batch.write(source)} written")
+        for path in batch.write(source):
+            print(f"{path} written")
 
 
 if __name__ == "__main__":

@@ -13,26 +13,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import jupytext
 import nbformat
 import papermill
-import yaml
 from ipykernel.compiler import get_file_name
 from ipykernel.kernelspec import make_ipkernel_cmd
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from jupytext.myst import MystMetadataParsingError
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from traitlets import Unicode
 from traitlets.config import Config
 
-from gm_helpers import files, publish, recipes
+from gm_helpers import files, publish, recipes, sources
 from gm_helpers.files import CourseError, UsageError
+from gm_helpers.sources import KERNEL
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 CELL_TIMEOUT = 4 * 3600  # seconds: far above any training; a message of the kernel that is lost would wait for ever
 CHAINED = r"Traceback .*\n(?: .*\n)*.*\n\n(?:During handling of|The above exception) .*\n\n(?=Traceback )"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -138,42 +135,47 @@ def _declared(path: Path) -> dict[str, Any]:
     return defaults
 
 
-def write(source: Path) -> Path:
-    """Execute a MyST source and write it with its outputs as the notebook that students open; returns its path.
+def write(source: Path) -> list[Path]:
+    """Execute a MyST source and write the notebooks that are made of it, with their outputs; returns their paths.
 
-    A notebook of that name whose cells somebody has edited is kept under another, and a sentence says so.
+    They are the chapter that students open and, where it has exercises, their solutions. A notebook of that name whose
+    cells somebody has edited is kept under another, and a sentence says so.
     Raises UsageError for a source that doesn't lie in a folder `source`, beside which the notebook goes, or is no MyST.
     """
     source = source.absolute()
     if source.suffix != ".md" or source.parent.name != "source" or not source.is_file():
         raise UsageError(f"there is no source {source}: choose one of notebooks/source/*.md")
-    try:
-        book = jupytext.read(source)
-    except (UnicodeDecodeError, yaml.YAMLError, MystMetadataParsingError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{source} can't be read as MyST text ({reason}): mend it first") from error
-    target = source.parent.parent / f"{source.stem}.ipynb"
-    with publish.scratch(target.parent, source.stem, "the notebook is written there") as scratch:
-        plain, executed = scratch / target.name, scratch / "executed.ipynb"
-        nbformat.write(book, plain)
-        _execute(plain, executed, {})
-        book = nbformat.read(executed, as_version=4)
-    for number, cell in enumerate(book.cells):
-        cell["id"] = f"cell-{number}"  # jupytext draws new ones each time
-        cell.metadata = _metadata(cell.metadata.get("tags", []))
+    own, folder = sources.read(source), source.parent.parent
+    books = {folder / f"{source.stem}.ipynb": sources.chapter(own)}
+    if solved := sources.solutions(own):
+        publish.make(folder / "solutions", "the solutions are written there")
+        books[folder / "solutions" / f"{source.stem}.ipynb"] = solved
+    with publish.scratch(folder, source.stem, "the notebook is written there") as scratch:
+        for target, book in books.items():
+            plain, executed = scratch / target.name, scratch / "executed.ipynb"
+            nbformat.write(book, plain)
+            _execute(plain, executed, {})
+            books[target] = _finished(nbformat.read(executed, as_version=4))
+    for target, book in books.items():
+        if target.exists() and edited(target):
+            publish.keep(target)
+        files.write_atomically(target, f"{nbformat.writes(book)}\n".encode())
+    return list(books)
+
+
+def _finished(book: NotebookNode) -> NotebookNode:
+    """An executed notebook as it is committed: as JupyterLab writes it, so that opening it changes nothing."""
+    for cell in book.cells:
+        cell.metadata = _metadata(sources.tags(cell))
         if cell.cell_type == "code":  # what lives after a run is of no use before, and a page's weights are large
             cell.outputs = [own for own in cell.outputs if not _lives(own.get("data", {}))]
-    # as JupyterLab writes it, so that opening a notebook changes nothing: the language as the kernel told it, no widget
-    language = book.metadata.get("language_info", {"name": "python"})
+    language = book.metadata.get("language_info", {"name": "python"})  # as the kernel told it
     no_widgets = {WIDGET_STATE: {"state": {}, "version_major": 2, "version_minor": 0}}
     book.metadata = NotebookNode(
         {"kernelspec": KERNEL, "language_info": language, "widgets": no_widgets, WRITTEN: _digest(book)}
     )
     nbformat.validate(book)
-    if target.exists() and edited(target):
-        publish.keep(target)
-    files.write_atomically(target, f"{nbformat.writes(book)}\n".encode())
-    return target
+    return book
 
 
 def _metadata(tags: list[str]) -> NotebookNode:

@@ -1,0 +1,277 @@
+"""What a checker says of an answer, and what keeps it from failing with whatever it is given."""
+
+import dis
+import functools
+import html
+import math
+import os
+import random
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SECONDS = 5.0  # after which an answer is stopped
+FEW, WIDTH = 8, 100  # numbers, and characters, in a message
+AGAIN = 0.1  # seconds between further tries to stop one that catches everything
+COLOURS = {"open": "#999999", "wrong": "#D55E00", "right": "#009E73"}  # of figures.py
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a checker says: status is "open", "wrong" or "right", message the reason, in lines for a person.
+
+    As the last value of a cell it shows itself.
+    """
+
+    status: str
+    message: str
+
+    def __repr__(self) -> str:
+        return f"{self.status}: {self.message}"
+
+    def _repr_html_(self) -> str:
+        lines = html.escape(self.message).replace("\n", "<br>")
+        style = f"border-left: 4px solid {COLOURS[self.status]}; padding-left: 0.8em"
+        return f'<div style="{style}"><b>{self.status}</b><br>{lines}</div>'
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer that is known: what it gives in place of the right one, and which idea went wrong."""
+
+    gives: Callable[..., Any]
+    idea: str
+
+
+@dataclass
+class Exercise:
+    """A row of the table of exercises: the checker's name, where the exercise stands, and what was said last."""
+
+    name: str
+    notebook: str
+    section: str
+    verdict: Verdict
+
+
+class Wrong(Exception):  # noqa: N818 - no error: it carries a verdict
+    """Raised by a checker where an answer is wrong; its text is the message."""
+
+
+class Open(Exception):  # noqa: N818
+    """Raised by a checker where an answer is incomplete, or can't be checked here; its text says why."""
+
+
+class _TimeUp(BaseException):
+    """Not an Exception, so that an answer's own `except Exception` lets it pass."""
+
+
+EXERCISES: dict[str, Exercise] = {}
+UNTOUCHED = Verdict("open", "nothing is filled in yet")
+
+
+def exercise(
+    notebook: str, section: str, seconds: float = SECONDS
+) -> Callable[[Callable[[Any], str]], Callable[[Any], Verdict]]:
+    """A checker made of a function that takes an answer, returns what was tested, and raises Wrong or Open.
+
+    The checker never raises, whatever the answer does, and stops it after that many seconds. (Not in a thread other
+    than the main one, and not inside one call of compiled code.) It leaves the random states as they were.
+    """
+
+    def decorate(check: Callable[[Any], str]) -> Callable[[Any], Verdict]:
+        own = EXERCISES[check.__name__] = Exercise(check.__name__, notebook, section, UNTOUCHED)
+
+        @functools.wraps(check)
+        def checker(answer: Any) -> Verdict:
+            own.verdict = UNTOUCHED if is_open(answer) else _judge(check, answer, seconds)
+            return own.verdict
+
+        checker.__annotations__ = {"answer": Any, "return": Verdict}
+        return checker
+
+    return decorate
+
+
+def _judge(check: Callable[[Any], str], answer: Any, seconds: float) -> Verdict:
+    try:
+        with _unnoticed(), _stopped_after(seconds):
+            return Verdict("right", check(answer))
+    except Wrong as wrong:
+        return Verdict("wrong", str(wrong))
+    except Open as reason:
+        return Verdict("open", str(reason))
+    except _TimeUp:
+        return Verdict("wrong", f"your answer was stopped after {seconds:.0f} s: does it come to an end?")
+    except BaseException as error:
+        return Verdict("wrong", f"the checker failed with your answer, which is a defect of ours: {described(error)}")
+
+
+@contextmanager
+def _stopped_after(seconds: float) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # where alone a signal can raise
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise _TimeUp
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _unnoticed() -> Iterator[None]:
+    """What the answer prints, warns of, or does to random states and modes, the notebook doesn't notice."""
+    states, legacy, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+        torch.random.fork_rng(devices=[]),
+        torch.enable_grad(),
+        np.errstate(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            random.setstate(states)
+            np.random.set_state(legacy)
+            torch.set_default_dtype(dtype)
+
+
+def is_open(answer: Any) -> bool:
+    """Whether nothing was filled in: `...`, None, or a function or class without a body."""
+    if answer is None or answer is ...:
+        return True
+    code = getattr(answer, "__code__", None)
+    if code is None:
+        return False
+    steps = [own for own in dis.get_instructions(code) if own.opname not in ("RESUME", "NOP")]
+    loads = [own.argval for own in steps if own.opname in ("LOAD_CONST", "RETURN_CONST")]
+    return len(steps) <= 2 and all(own is None or own is ... for own in loads) and bool(loads)
+
+
+def rng() -> np.random.Generator:
+    """Fresh random cases for each check."""
+    return np.random.default_rng()
+
+
+def call(answer: Any, arguments: dict[str, Any]) -> Any:
+    """answer(*arguments), of copies. Raises Wrong, with the arguments, where that fails."""
+    if not callable(answer):
+        raise Wrong(f"your answer is {shown(answer)}, and should be a function of ({', '.join(arguments)})")
+    copies = [own.clone() if isinstance(own, Tensor) else own for own in arguments.values()]
+    try:
+        return answer(*copies)
+    except (_TimeUp, Wrong, Open):
+        raise
+    except BaseException as error:  # sys.exit() and the like, too
+        raise Wrong(f"{stated(arguments)}: your function raises {described(error)}") from error
+
+
+def numbers(value: Any, shape: tuple[int, ...] = (), where: str = "") -> Tensor:
+    """The numbers of an answer, however they are kept, as float64 of that shape; raises Wrong for what is none.
+
+    where: what stands before the sentence. A single number may come in any shape.
+    """
+
+    def refuse(own: tuple[int, ...]) -> None:
+        if own != shape and not (math.prod(own) == math.prod(shape) == 1):
+            asked = f"numbers of the shape {shape}" if shape else "one number"
+            raise Wrong(f"{where}your answer has the shape {own}, and should be {asked}")
+
+    if isinstance(value, Tensor | np.ndarray):
+        refuse(tuple(value.shape))  # before what may be huge is copied
+    elif isinstance(value, list | tuple) and len(value) != math.prod(shape[:1]):
+        refuse((len(value),))
+    unfit = f"{where}your answer is {shown(value)}, and should be made of real numbers"
+    try:
+        if isinstance(value, list | tuple):
+            value = [own.detach().cpu() if isinstance(own, Tensor) else own for own in value]
+        if isinstance(value, Tensor):
+            value = value.detach().cpu().to_dense()
+            value = value.double() if value.is_floating_point() else value
+        array = np.asarray(value)
+        if array.dtype.kind == "O":  # what knows of itself how to be a number, such as SymPy's
+            array = array.astype(np.float64)
+    except Exception as error:
+        raise Wrong(unfit) from error
+    if array.dtype.kind not in "fiu":
+        raise Wrong(unfit)
+    refuse(array.shape)
+    tensor = torch.from_numpy(array.astype(np.float64)).reshape(shape)
+    if not bool(tensor.isfinite().all()):
+        raise Wrong(f"{where}your answer is {shown(value)}, and should be finite")
+    return tensor
+
+
+def compare(
+    answer: Any,
+    cases: Sequence[dict[str, Any]],
+    right: Callable[..., Any],
+    mistakes: Sequence[Mistake],
+    relative: float,
+    parts: int = 1,
+    what: str = "your answer",
+) -> None:
+    """Raise Wrong where answer(**case) is not right(**case): with the first such case, so give the smallest first.
+
+    relative: how far it may be off, as a share of the right one. parts: how many numbers an answer is. The idea of the
+    first mistake that gives the answer's numbers in *every* case is named.
+    """
+    shape = () if parts == 1 else (parts,)
+    given = [numbers(call(answer, case), shape, f"{stated(case)}: ") for case in cases]
+
+    def agree(other: Callable[..., Any], at: int) -> bool:
+        expected = torch.tensor(other(*cases[at].values()), dtype=torch.float64)
+        return bool(((given[at] - expected).abs() <= relative * expected.abs()).all())
+
+    off = next((at for at in range(len(cases)) if not agree(right, at)), None)
+    if off is not None:
+        expected = right(*cases[off].values())
+        sentence = f"{stated(cases[off])}: {what} is {shown(given[off])}, and should be {shown(expected)}."
+        known = (own.idea for own in mistakes if all(agree(own.gives, at) for at in range(len(cases))))
+        raise Wrong("\n".join([sentence, next(known, "")]).strip())
+
+
+def stated(case: dict[str, Any]) -> str:
+    """A case in words, such as "η = 0.5, n = 2"."""
+    return ", ".join(f"{name} = {shown(value)}" for name, value in case.items())
+
+
+def shown(value: Any) -> str:
+    """A value in a message: numbers with four digits, and never more than a line."""
+    try:
+        if isinstance(value, Tensor | np.ndarray):
+            size = value.shape.numel() if isinstance(value, Tensor) else value.size
+            value = value.tolist() if size <= FEW else f"{size:,} numbers"
+        if isinstance(value, float):
+            text = f"{value:.4g}"
+        elif isinstance(value, list | tuple) and len(value) <= FEW:
+            text = f"({', '.join(map(shown, value))})"
+        else:
+            text = value if isinstance(value, str) else repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    line = " ".join(text.split())
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
+
+
+def described(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {shown(str(error))}"

@@ -1,0 +1,446 @@
+"""The checkers of notebook 2's exercises."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import wasserstein_distance
+from torch import Tensor, nn
+
+from gm_helpers.exercises.checking import Mistake, Wrong, call, compare, exercise, numbers, rng, shown, stated
+
+NOTEBOOK = "2_gan"
+
+# ---------------------------------------------------------------- 2.2
+
+
+def _simulated(eta: float, n: int, in_turn: bool = False, start: complex = 1) -> float:
+    """The radius after n steps on V = xy, x down and y up its slope, from x + iy on the unit circle."""
+    x, y = start.real, start.imag
+    for _ in range(n):
+        step = x - eta * y
+        y = y + eta * (step if in_turn else x)
+        x = step
+    return math.hypot(x, y)
+
+
+_ALTERNATING = "those are steps taken in turn, y's after x has moved; here both players look at the same point (x, y)"
+SPIRAL_MISTAKES = [
+    Mistake(lambda eta, n: 1.0, "a step of finite length along the tangent of a circle does not end on the circle"),
+    Mistake(
+        lambda eta, n: (1 - eta**2) ** (n / 2),
+        "in which direction does a step along the tangent leave the circle, inwards or outwards?",
+    ),
+    Mistake(
+        lambda eta, n: (1 + eta) ** n, "the step is at a right angle to the radius, so the two lengths don't just add"
+    ),
+    Mistake(lambda eta, n: (1 + eta**2) ** n, "that is the square of the radius"),
+    Mistake(
+        lambda eta, n: math.sqrt(1 + n * eta**2), "the step's length is η times the radius, and the radius has changed"
+    ),
+    Mistake(lambda eta, n: 1 + n * eta**2 / 2, "that is the first term of an expansion in η, and not the whole"),
+    Mistake(lambda eta, n: math.exp(n * eta**2 / 2), "that holds for small η alone; here η is not small"),
+    Mistake(lambda eta, n: _simulated(eta, n, in_turn=True), _ALTERNATING),
+    Mistake(lambda eta, n: _simulated(eta, n, in_turn=True, start=1j), _ALTERNATING),
+]
+
+
+@exercise(NOTEBOOK, "2.2")
+def spiral_radius(answer: Any) -> str:
+    """(eta, n) -> the radius after n simultaneous gradient steps of size eta on V = xy, from radius 1.
+
+    Compared with a simulation from a random point of the unit circle.
+    """
+    random = rng()
+    cases = [{"eta": 0.5, "n": 1}, {"eta": 0.5, "n": 2}, {"eta": 0.1, "n": 100}]
+    cases += [{"eta": random.uniform(0.05, 0.9), "n": int(random.integers(3, 100))} for _ in range(17)]
+    start = complex(np.exp(1j * random.uniform(0, 2 * np.pi)))
+    compare(answer, cases, lambda eta, n: _simulated(eta, n, start=start), SPIRAL_MISTAKES, relative=1e-4)
+    return "20 pairs of η and n, simulated from a random point of the circle"
+
+
+# ---------------------------------------------------------------- 2.3
+
+LOG_2, LOG_4 = math.log(2), math.log(4)
+# what each gives where the bound is b
+JSD_MISTAKES = [
+    Mistake(lambda b: 2 * b, "V + log 4 is *twice* the divergence"),
+    Mistake(lambda b: 2 * b - LOG_4, "that is V itself; 2.3 says how V and the JSD hang together"),
+    Mistake(lambda b: b - LOG_2, "that is V/2; where has log 4 gone?"),
+    Mistake(lambda b: LOG_4 - 2 * b, "that is the sum of the two cross-entropies, −V; 2.3 says what follows from V"),
+    Mistake(lambda b: LOG_2 - b, "that is the mean cross-entropy, −V/2; 2.3 says what follows from V"),
+    Mistake(lambda b: -b, "the sign: a cross-entropy is the *negative* of a mean log-probability"),
+    Mistake(lambda b: b / LOG_2, "that is in bits, and nats are asked for"),
+]
+ON_TRAINING = (
+    "it looks at the halves that the discriminator was fitted to, whose accidents it knows; "
+    "the score has to be taken on the new ones, and on both of them"
+)
+LOOSE = "if it is a bound, it is a loose one: is the discriminator fitted to the end?"
+ON_BOTH = "the new halves have had a part in the fit; then they can't judge it"
+
+
+def _normals(random: np.random.Generator, n: int, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
+    """Old data and samples, new ones: n draws each of two normals, (mean, deviation)."""
+    return tuple(own[0] + own[1] * torch.from_numpy(random.normal(size=n)) for own in (first, second, first, second))
+
+
+def _score(logit: Callable[[Tensor], Tensor], new_data: Tensor, new_samples: Tensor) -> float:
+    """The bound that a discriminator with this logit gives, ½ (V + log 4), on these draws."""
+    value = F.logsigmoid(logit(new_data)).mean() + F.logsigmoid(-logit(new_samples)).mean()
+    return ((value + LOG_4) / 2).item()
+
+
+@exercise(NOTEBOOK, "2.3", seconds=15)
+def jsd_bound(answer: Any) -> str:
+    """(old_data, old_samples, new_data, new_samples), each (N,) -> a lower bound on the JSD in nats.
+
+    It fits a discriminator to the first two and scores it on the others. Tried on two normals, whose best
+    discriminator is known, on the same with the new halves exchanged, and on two equal normals.
+    """
+    random = rng()
+    centre, scale = random.uniform(-1, 1), random.uniform(0.7, 1.5)
+    first, second = torch.tensor([centre + 0.75 * scale, scale]), torch.tensor([centre - 0.75 * scale, scale])
+    sets = dict(
+        zip(("old_data", "old_samples", "new_data", "new_samples"), _normals(random, 2000, first, second), strict=True)
+    )
+
+    def best(x: Tensor) -> Tensor:
+        return 1.5 * (x - centre) / scale
+
+    def bound(where: str, **other: Tensor) -> float:
+        return numbers(call(answer, sets | other), where=where).item()
+
+    where = "two normals 1½ deviations apart, 2,000 draws in each set: "
+    given, possible = bound(where), _score(best, sets["new_data"], sets["new_samples"])
+    if not 0.7 * possible <= given <= possible + 0.02:
+        known = min(JSD_MISTAKES, key=lambda own: abs(given - own.gives(possible)))
+        idea = known.idea if abs(given - known.gives(possible)) < 0.05 else LOOSE if given < possible else ""
+        sentence = f"{where}your bound is {given:.3f} nats, and that of the best discriminator is {possible:.3f}."
+        raise Wrong(f"{sentence}\n{idea}".strip())
+    exchanged = {"new_data": sets["new_samples"], "new_samples": sets["new_data"]}
+    turned = bound(f"{where}the new halves exchanged: ", **exchanged)
+    least = _score(best, **exchanged)
+    if turned > 0.5 * least:
+        sentence = "the same with the new halves exchanged, so that your discriminator takes each for the other:"
+        idea = ON_BOTH if abs(turned) < 0.1 else ON_TRAINING
+        raise Wrong(
+            f"{sentence} your bound is {turned:.3f} nats, and that of the best discriminator {least:.3f}.\n{idea}"
+        )
+    equal = bound("two equal normals: ", **dict(zip(sets, _normals(random, 2000, first, first), strict=True)))
+    if equal > 0.02:
+        raise Wrong(f"two equal normals, whose divergence is 0: your lower bound is {equal:.3f} nats")
+    return "two normals 1½ deviations apart, the same with the new halves exchanged, and two equal normals"
+
+
+# ---------------------------------------------------------------- 2.5
+
+
+def _players(random: np.random.Generator) -> tuple[nn.Module, nn.Module]:
+    """A small D, (B, 3) to logits (B,), and a small G, (B, 2) to (B, 3), smooth, so that no gradient is 0."""
+    torch.manual_seed(int(random.integers(2**31)))
+    d = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0))
+    return d.double(), nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+def _reference(
+    turns: str = "DG",
+    zero: str = "DG",
+    real: Callable[[Tensor], Tensor] = lambda a: F.softplus(-a),
+    fake: Callable[[Tensor], Tensor] = F.softplus,
+    loss: Callable[[Tensor], Tensor] = lambda a: F.softplus(-a),
+) -> Callable[..., None]:
+    """A step of the game. turns: who moves, in that order: D, or D by data alone (x) or by samples alone (z), or G.
+
+    zero: whose gradients are set to 0 before a turn. real, fake, loss: of D for data and for samples, and of G.
+    """
+
+    def step(D: Any, G: Any, d_optimizer: Any, g_optimizer: Any, x: Tensor, noise: Tensor) -> None:  # noqa: N803
+        losses: dict[str, Callable[[], Tensor]] = {
+            "D": lambda: (real(D(x)) + fake(D(G(noise).detach()))).mean(),
+            "x": lambda: real(D(x)).mean(),
+            "z": lambda: fake(D(G(noise).detach())).mean(),
+            "G": lambda: loss(D(G(noise))).mean(),
+        }
+        for turn in turns:
+            player, optimizer = ("G", g_optimizer) if turn == "G" else ("D", d_optimizer)
+            if player in zero:
+                optimizer.zero_grad()
+            losses[turn]().backward()
+            optimizer.step()
+
+    return step
+
+
+def _judged_by_the_old(D: Any, G: Any, d_optimizer: Any, g_optimizer: Any, x: Tensor, noise: Tensor) -> None:  # noqa: N803
+    """Both losses before either step."""
+    players = [*D.parameters()], [*G.parameters()]
+    losses = (F.softplus(-D(x)) + F.softplus(D(G(noise)))).mean(), F.softplus(-D(G(noise))).mean()
+    gradients = [torch.autograd.grad(own, player) for own, player in zip(losses, players, strict=True)]
+    for player, own, optimizer in zip(players, gradients, (d_optimizer, g_optimizer), strict=True):
+        for parameter, gradient in zip(player, own, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+
+_ZERO = "gradients add up: those of the turn before, and those that the other player's turn left, are still there"
+STEP_MISTAKES = [
+    Mistake(_reference(turns=""), "no parameter has moved: does each player's optimiser take its step?"),
+    Mistake(_reference(turns="D"), "G has not moved"),
+    Mistake(_reference(turns="G"), "D has not moved"),
+    Mistake(_reference(zero=""), _ZERO),
+    Mistake(_reference(zero="D"), _ZERO),
+    Mistake(_reference(zero="G"), _ZERO),
+    Mistake(_reference(turns="GD"), "D moves first; here G's step came before it"),
+    Mistake(_judged_by_the_old, "G is to be judged by the D that has just moved; here it was judged by the old one"),
+    Mistake(_reference(turns="xzG"), "D takes two steps, one by data and one by samples; it is to take one, by both"),
+    Mistake(_reference(loss=lambda a: -F.softplus(a)), "G minimises log(1 − D) there, the saturating loss"),
+    Mistake(
+        _reference(loss=F.softplus), "G makes D's verdict on its samples worse for itself: which label does G wish for?"
+    ),
+    Mistake(_reference(real=F.softplus, fake=lambda a: F.softplus(-a)), "D's labels are exchanged: 1 is for data"),
+    Mistake(_reference(real=lambda a: 0.9 * F.softplus(-a) + 0.1 * F.softplus(a)), "the label of data is 1 here"),
+    Mistake(_reference(real=lambda a: 0 * a), "D sees no data in its loss"),
+    Mistake(_reference(fake=lambda a: 0 * a), "D sees no samples in its loss"),
+]
+OTHER_NOISE = "G was given other noise than the one that was handed in"
+WASTEFUL = (
+    "(In D's turn a gradient went through G as well; that is cleared later, so it is right, but a waste of time.)"
+)
+
+
+def _play(step: Callable[..., Any], seed: int, steps: int) -> tuple[Tensor, int, bool]:
+    """All parameters after so many steps, how often a gradient reached G's output, whether G had other noise."""
+    random, passes, other = np.random.default_rng(seed), 0, False
+    noise = torch.empty(0)
+
+    def count(_: Tensor) -> None:
+        nonlocal passes
+        passes += 1
+
+    def watch(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        nonlocal other
+        other |= not torch.equal(inputs[0], noise)
+        if output.requires_grad:
+            output.register_hook(count)
+
+    players = _players(random)
+    players[1].register_forward_hook(watch)
+    # Adam doesn't notice a constant factor in a loss, so that sums, means and halves are all right
+    optimizers = [torch.optim.Adam(own.parameters(), lr=0.01, betas=(0.5, 0.9), eps=1e-12) for own in players]
+    for _ in range(steps):
+        real, noise = (torch.from_numpy(random.normal(size=(16, own))) for own in (3, 2))
+        arguments = (*players, *optimizers, real + 1, noise)
+        call(step, dict(zip(("D", "G", "d_optimizer", "g_optimizer", "real", "noise"), arguments, strict=True)))
+    parameters = [own.detach().flatten() for player in players for own in player.parameters()]
+    return torch.cat(parameters), passes, other
+
+
+@exercise(NOTEBOOK, "2.5")
+def game_step(answer: Any) -> str:
+    """(D, G, d_optimizer, g_optimizer, real, noise) -> None: one turn of each player, D first.
+
+    Two steps of it are compared with two of a reference, on small networks with random weights.
+    """
+    seed = int(rng().integers(2**31))
+    for steps in (1, 2):
+        given, passes, other = _play(answer, seed, steps)
+        right = _play(_reference(), seed, steps)[0]
+        off = (given - right).abs() > 1e-5  # a step moves each parameter by about 0.01
+        if bool(off.any()):
+            both = _play(answer, seed, 2)[0]
+            known = [own.idea for own in STEP_MISTAKES if torch.allclose(_play(own.gives, seed, 2)[0], both, 0, 1e-5)]
+            at = int((given - right).abs().argmax())
+            raise Wrong(
+                f"after {steps} of 2 steps {int(off.sum())} of {len(right)} parameters are not as they should be; "
+                f"one is {shown(given[at])}, and should be {shown(right[at])}."
+                f"\n{OTHER_NOISE if other else (known or [''])[0]}".strip()
+            )
+    return "two steps, every parameter of both players" + (f"\n{WASTEFUL}" if passes > 2 else "")
+
+
+GRID = torch.linspace(-12, 12, 4801, dtype=torch.float64)  # θ lies in [−3, 3], and all deviations are 1
+
+
+def _mean(theta: float, values: Tensor) -> float:
+    """The mean over N(θ, 1) of a function given on the grid."""
+    density = torch.exp(-((GRID - theta) ** 2) / 2) / math.sqrt(2 * math.pi)
+    return torch.trapezoid(density * values, GRID).item()
+
+
+def _log_ratio(x: Tensor, theta: float) -> Tensor:
+    """log p_data/p_g, the best logit for the labels 1 and 0."""
+    return ((x - theta) ** 2 - (x - 1) ** 2) / 2
+
+
+def _slope(theta: float, loss: Callable[[Tensor], Tensor]) -> float:
+    """d/dθ E[loss(D(x))] over x ~ N(θ, 1), by autograd in x; D is the best one for that θ, held fixed."""
+    x = GRID.clone().requires_grad_()
+    return _mean(theta, torch.autograd.grad(loss(0.9 * _log_ratio(x, theta).sigmoid()).sum(), x)[0])
+
+
+def _moving(theta: float) -> float:
+    """The slope if D were the best one for every θ, by a difference."""
+
+    def value(own: float) -> float:
+        return _mean(own, -(0.9 * _log_ratio(GRID, own).sigmoid()).log())
+
+    return (value(theta + 1e-4) - value(theta - 1e-4)) / 2e-4
+
+
+def _right_slope(theta: float) -> float:
+    return _slope(theta, lambda d: -d.log())
+
+
+def _wrong_logit(theta: float) -> float:
+    """The slope in the logit with 0.9 in D, times the slope in x of the logit without it."""
+    return _mean(theta, (1 - 0.9 * _log_ratio(GRID, theta).sigmoid()) * (theta - 1))
+
+
+_SATURATING = "that is the slope of log(1 − D), the saturating loss"
+SLOPE_MISTAKES = [
+    Mistake(lambda theta: 0.9 * _right_slope(theta), "what does a constant factor in D do to log D, and to its slope?"),
+    Mistake(lambda theta: -_right_slope(theta), "the sign: G minimises this loss; which way should θ go?"),
+    Mistake(
+        lambda theta: theta - 1,
+        "that is the slope of KL(p_g ‖ p_data) alone; D holds the density of the samples in its denominator, too",
+    ),
+    Mistake(lambda theta: _slope(theta, lambda d: (1 - d).log()), _SATURATING),
+    Mistake(lambda theta: _mean(theta, (theta - 1) * _log_ratio(GRID, theta).sigmoid()), _SATURATING),
+    Mistake(_moving, "D is held fixed while θ moves; here it has moved along"),
+    Mistake(_wrong_logit, "with the factor 0.9 the logit is another function of x than log(p_data/p_g)"),
+]
+
+
+@exercise(NOTEBOOK, "2.5")
+def smoothed_gradient(answer: Any) -> str:
+    """(theta) -> the slope in theta of the non-saturating loss, for data N(1, 1) and samples N(theta, 1).
+
+    D is the best one for the labels 0.9 and 0, held fixed. Compared with quadrature, to one per cent.
+    """
+    random = rng()
+    sides = random.uniform(-3, 0.7, size=5).tolist() + random.uniform(1.3, 3, size=5).tolist()
+    cases = [{"theta": theta} for theta in (0.0, 2.0, *sides)]
+    compare(answer, cases, _right_slope, SLOPE_MISTAKES, relative=0.01)
+    return "12 values of θ on both sides of 1, by quadrature, to 1 %"
+
+
+# ---------------------------------------------------------------- Beyond (b)
+
+POINTS = torch.linspace(-12, 12, 2001, dtype=torch.float64)
+STRAIGHT = "a straight line sees the means alone: where should it go up, and where down?"
+LINE_MISTAKES = [
+    Mistake(
+        lambda a, b: (a.mean() - b.mean()).abs().item(),
+        "that is the distance of the means; mass that has to go left and mass that has to go right don't cancel",
+    ),
+    Mistake(
+        lambda a, b: (a - b).abs().mean().item(),
+        "that pairs the points as they happen to stand; which pairing moves them least?",
+    ),
+    Mistake(
+        lambda a, b: (a.sort().values - b.sort().values).square().mean().sqrt().item(),
+        "that is the root of a mean square, the 2-Wasserstein distance; here distances count, not their squares",
+    ),
+    Mistake(
+        lambda a, b: (a.sort().values - b.sort().values).square().mean().item(), "distances count, not their squares"
+    ),
+    Mistake(
+        lambda a, b: (a.sort().values - b.sort().values).abs().sum().item(), "a mean over the points, not their sum"
+    ),
+]
+# what each reaches, mean over a less mean over b
+WITNESS_MISTAKES = [
+    Mistake(lambda a, b: -_transport(a, b), "its sign is reversed: it has to be large on a and small on b"),
+    Mistake(lambda a, b: 0.0, "a constant sees no difference at all"),
+    Mistake(lambda a, b: (a.mean() - b.mean()).item(), STRAIGHT),
+    Mistake(lambda a, b: (b.mean() - a.mean()).item(), STRAIGHT),
+    Mistake(lambda a, b: (a.mean() - b.mean()).abs().item(), STRAIGHT),
+]
+
+
+def _on(witness: Any, x: Tensor, where: str) -> Tensor:
+    """The witness at these points, asked for all at once or, where it takes no more, one by one."""
+    try:
+        return numbers(call(witness, {"x": x}), tuple(x.shape))
+    except Wrong:
+        return torch.cat([numbers(call(witness, {"x": float(own)}), (1,), where) for own in x])
+
+
+@exercise(NOTEBOOK, "Beyond (b)")
+def wasserstein_line(answer: Any) -> str:
+    """(a (N,), b (N,)) -> (distance, witness), the latter a callable of slope at most 1.
+
+    The witness has to reach the distance, mean over a less mean over b, and to be 1-Lipschitz on a dense grid: any
+    number that a plan and a witness both give is the distance, by duality.
+    """
+    random = rng()
+    pairs: list[tuple[Any, Any]] = [([-1.0, 1.0], [0.0, 0.0]), ([0.0, 3.0], [2.0, 1.0])]
+    pairs += [(random.normal(size=n), random.normal(1, 2, size=n)) for n in (1, 2, 5, 40)]
+    cases = [{"a": torch.tensor(a).double(), "b": torch.tensor(b).double()} for a, b in pairs]
+
+    def distance(a: Tensor, b: Tensor) -> Any:
+        return _distance_and_witness(answer, {"a": a, "b": b})[0]
+
+    def reached(a: Tensor, b: Tensor) -> float:
+        case = {"a": a, "b": b}
+        witness, where = _distance_and_witness(answer, case)[1], f"{stated(case)}: "
+        return (_on(witness, a, where).mean() - _on(witness, b, where).mean()).item()
+
+    compare(distance, cases, _transport, LINE_MISTAKES, relative=1e-4, what="your distance")
+    for case in cases:
+        _refuse_steep(_distance_and_witness(answer, case)[1], case)
+    compare(reached, cases, _transport, WITNESS_MISTAKES, relative=1e-4, what="what your witness reaches")
+    return "6 pairs of samples of 1 to 40 points; the witness reaches the distance, and its slope is at most 1"
+
+
+def _refuse_steep(witness: Any, case: dict[str, Any]) -> None:
+    """Raise Wrong where the witness rises or falls by more than its points lie apart."""
+    where, on = f"{stated(case)}: ", torch.cat([POINTS, *case.values()]).sort().values
+    on = on[torch.cat([torch.tensor([True]), on.diff() > 1e-3])]  # between nearer points rounding counts
+    steep = (_on(witness, on, where).diff() / on.diff()).abs()
+    if steep.max() > 1.01:
+        at = int(steep.argmax())
+        ends = f"{shown(on[at])} and {shown(on[at + 1])}"
+        raise Wrong(f"{where}between {ends} your witness has the slope {shown(steep[at])}, and 1 is allowed")
+
+
+def _transport(a: Tensor, b: Tensor) -> float:
+    return float(wasserstein_distance(a, b))  # SciPy's, from the two distribution functions
+
+
+def _distance_and_witness(answer: Any, case: dict[str, Any]) -> tuple[Any, Any]:
+    given = call(answer, case)
+    if isinstance(given, tuple | list) and len(given) == 2 and callable(given[1]):
+        return given[0], given[1]
+    raise Wrong(f"{stated(case)}: your answer is {shown(given)}, and should be a pair: a number and a function")
+
+
+# ---------------------------------------------------------------- Beyond (c)
+
+FLOOR_MISTAKES = [
+    Mistake(lambda a: (a, a), "the sets are finite: their means and covariances differ by chance, and by how much?"),
+    Mistake(
+        lambda a: (a * math.sqrt(2), a / math.sqrt(2)),
+        "a mean of n draws is off by about 1/√n; but the distance adds up *squares* of what is off",
+    ),
+    Mistake(lambda a: (a / 2, a * 2), "the wrong direction: are larger sets of the same distribution further apart?"),
+    Mistake(lambda a: (a / math.sqrt(2), a * math.sqrt(2)), "the wrong direction, and the wrong power of n"),
+    Mistake(lambda a: (a * 4, a / 4), "that goes with 1/n²; a mean of n draws is off by about 1/√n, and squared?"),
+    Mistake(lambda a: (a / 2, a / 2), "halves for both? One set is smaller than 5,000, and the other larger"),
+    Mistake(lambda a: (a / 2, a), "the second is for 10,000, and the first for 2,500"),
+]
+
+
+@exercise(NOTEBOOK, "Beyond (c)")
+def frechet_floor(answer: Any) -> str:
+    """(at_5000) -> (at_2500, at_10000): the Fréchet distance of two sets of the same distribution, by their size.
+
+    To ten per cent. That it goes with 1/n is seen in a test, by simulation.
+    """
+    cases = [{"at_5000": value} for value in (1.0, *rng().uniform(0.2, 20, size=9).tolist())]
+    compare(answer, cases, lambda own: (2 * own, own / 2), FLOOR_MISTAKES, relative=0.1, parts=2)
+    return "10 distances at 5,000, to 10 %"
