@@ -152,7 +152,8 @@ def write(source: Path) -> list[Path]:
         books[folder / "solutions" / f"{source.stem}.ipynb"] = solved
     with publish.scratch(folder, source.stem, "the notebook is written there") as scratch:
         for target, book in books.items():
-            plain, executed = scratch / target.name, scratch / "executed.ipynb"
+            name = target.stem if target.parent == folder else f"{target.stem}, solutions"
+            plain, executed = scratch / f"{name}.ipynb", scratch / f"{name}.executed.ipynb"
             nbformat.write(book, plain)
             _execute(plain, executed, {})
             books[target] = _finished(nbformat.read(executed, as_version=4))
@@ -161,6 +162,26 @@ def write(source: Path) -> list[Path]:
             publish.keep(target)
         files.write_atomically(target, f"{nbformat.writes(book)}\n".encode())
     return list(books)
+
+
+def assignments(out: Path) -> list[Path]:
+    """Write the exercises as graders take them, nbgrader to `out`/nbgrader and otter to `out`/otter; returns the paths.
+
+    The first is a folder to run nbgrader in, the second has the master notebooks of `otter assign`.
+    """
+    config = "nbgrader_config.py"
+    made = {out / "nbgrader" / config: (ROOT / "graders" / config).read_bytes()}
+    for name in course():
+        book = sources.read(NOTEBOOKS / "source" / f"{name}.md")
+        if sources.solutions(book):
+            for path, own in (
+                (out / "nbgrader" / "source" / name / f"{name}.ipynb", sources.for_nbgrader(book)),
+                (out / "otter" / f"{name}.ipynb", sources.for_otter(book)),
+            ):
+                made[path] = f"{nbformat.writes(own)}\n".encode()
+    for path, content in made.items():
+        files.write_atomically(path, content)
+    return list(made)
 
 
 def _finished(book: NotebookNode) -> NotebookNode:

@@ -110,8 +110,13 @@ def _with_palette(picture: BinaryIO, alt: str) -> bytes:
 
 
 def show_source(*functions: Any) -> None:
-    """Display the source of functions or classes, highlighted: the code that is taught is the code that is tested."""
+    """Display the source of functions or classes, highlighted: the code that is taught is the code that is tested.
+
+    Raises ValueError for an exercise's checker.
+    """
     for function in functions:
+        if function.__module__.startswith("gm_helpers.exercises"):
+            raise ValueError(f"{function.__name__} is a checker: its source would give the exercise away")
         display(Markdown(f"```python\n{textwrap.dedent(inspect.getsource(function)).rstrip()}\n```"))
 
 

@@ -33,7 +33,7 @@ def read(source: Path) -> NotebookNode:
     except (UnicodeDecodeError, yaml.YAMLError, MystMetadataParsingError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{source} can't be read as MyST text ({reason}): mend it first") from error
-    for before, cell, after in zip(book.cells, book.cells[1:], [*book.cells[2:], None], strict=False):
+    for before, cell, after in zip([None, *book.cells], book.cells, [*book.cells[1:], None], strict=False):
         if is_exercise(cell):
             first = cell.source.partition("\n")[0]
             if len(SOLUTION.findall(cell.source)) != 1 or not CHECKED.search(cell.source):
@@ -41,7 +41,7 @@ def read(source: Path) -> NotebookNode:
                     f"{source}, the exercise {first!r}: give it one solution, between the lines '# BEGIN SOLUTION' and "
                     "'# END SOLUTION', and 'exercises.NAME(ANSWER)' as its last line"
                 )
-            if "exercise" not in tags(before) or after is None or "solution" not in tags(after):
+            if before is None or "exercise" not in tags(before) or after is None or "solution" not in tags(after):
                 raise UsageError(
                     f"{source}, the exercise {first!r}: before it goes its task, a markdown cell tagged 'exercise', "
                     "and after it one tagged 'solution', which says why"
@@ -100,11 +100,14 @@ def _nbgrader(cell: NotebookNode, **own: Any) -> dict[str, Any]:
 
 
 def for_otter(book: NotebookNode) -> NotebookNode:
-    """The exercises as the master notebook of `otter assign`: each a question of one point."""
+    """The exercises as the master notebook of `otter assign`: each a question of one point.
+
+    No cell of otter's is added: a student needs none to be told what is wrong, and no otter to run the notebook.
+    """
     cells: list[NotebookNode] = []
     for cell in _assigned(book):
         if is_exercise(cell):
-            task, question = cells.pop(), f"# BEGIN QUESTION\nname: {_checked(cell)[0]}\npoints: 1"
+            task, question = cells.pop(), f"# BEGIN QUESTION\nname: {_checked(cell)[0]}\npoints: 1\ncheck_cell: false"
             cells += [new_raw_cell(question), task]
             cells += [new_raw_cell("# BEGIN SOLUTION"), cell, new_raw_cell("# END SOLUTION")]
             cells += [new_raw_cell("# BEGIN TESTS"), new_code_cell(_assertion(cell)), new_raw_cell("# END TESTS")]
@@ -134,9 +137,9 @@ def _checked(cell: NotebookNode) -> tuple[str, str]:
 
 
 def _assertion(cell: NotebookNode) -> str:
-    """A checker never raises; a grader wants an error."""
+    """A checker never raises; a grader wants an error. (The notebook has a function `verdict`.)"""
     name, answer = _checked(cell)
-    return f'verdict = exercises.{name}({answer})\nassert verdict.status == "right", verdict.message'
+    return f'said = exercises.{name}({answer})\nassert said.status == "right", said.message'
 
 
 def _copy(cell: NotebookNode) -> NotebookNode:

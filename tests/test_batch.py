@@ -491,7 +491,7 @@ def source(tmp_path):
 def test_writing_a_notebook_executes_it_and_keeps_what_stands_by_itself(source):
     """The last state of a bar, and of what needs a kernel or a script the still picture before it."""
     path = source.parent.parent / "7_toy.ipynb"
-    assert batch.write(source) == path
+    assert batch.write(source) == [path]
     book = json.loads(path.read_text())
     bar, text, picture, table = book["cells"][1]["outputs"]
     assert table["data"]["text/html"] == ["<div>a table</div>"]
@@ -511,7 +511,7 @@ def test_of_a_cell_s_metadata_its_tags_are_kept_and_what_they_mean_in_jupyterlab
     tags = ["hide-input", "hide-output, check", "hide-output, hide-input", "check"]
     cells = [f"```{{code-cell}} ipython3\n:tags: [{own}]\n:mine: true\n\n1\n```\n" for own in tags]
     source.write_text("\n".join([SOURCE.partition("```")[0], *cells]))
-    shown = [own["metadata"] for own in json.loads(batch.write(source).read_text())["cells"][1:]]
+    shown = [own["metadata"] for own in json.loads(batch.write(source)[0].read_text())["cells"][1:]]
     inside, outside = {"source_hidden": True}, {"outputs_hidden": True}
     assert shown == [
         {"tags": ["hide-input"], "jupyter": inside},
@@ -523,8 +523,8 @@ def test_of_a_cell_s_metadata_its_tags_are_kept_and_what_they_mean_in_jupyterlab
 
 def test_a_notebook_that_is_written_again_is_the_same(source, no_kernel):
     source.write_text(SOURCE.partition("from IPython")[0] + "1\n```\n")
-    first = batch.write(source).read_bytes()
-    assert batch.write(source).read_bytes() == first
+    first = batch.write(source)[0].read_bytes()
+    assert batch.write(source)[0].read_bytes() == first
     assert {own.name for own in source.parent.parent.iterdir()} == {"source", "7_toy.ipynb"}
 
 
@@ -543,7 +543,7 @@ def forget_who_wrote_it(book):
 @pytest.mark.parametrize("edit", [edit_a_cell, add_a_cell, forget_who_wrote_it])
 def test_a_notebook_that_somebody_has_edited_is_kept_under_another_name(source, no_kernel, edit, capsys):
     source.write_text(SOURCE.partition("from IPython")[0] + "1\n```\n")
-    path = batch.write(source)
+    [path] = batch.write(source)
     book = json.loads(first := path.read_text())
     edit(book)
     path.write_text(mine := json.dumps(book))
@@ -554,7 +554,7 @@ def test_a_notebook_that_somebody_has_edited_is_kept_under_another_name(source, 
 
 def test_a_notebook_with_other_outputs_or_settings_of_an_editor_is_not_taken_for_an_edited_one(source, no_kernel):
     source.write_text(SOURCE.partition("from IPython")[0] + "1\n```\n")
-    path = batch.write(source)
+    [path] = batch.write(source)
     book = nbformat.read(path, as_version=4)
     for cell in book.cells:
         cell.metadata["collapsed"] = True
@@ -565,6 +565,53 @@ def test_a_notebook_with_other_outputs_or_settings_of_an_editor_is_not_taken_for
     for other in (b"no notebook", b"{}", b"\xff"):
         path.write_bytes(other)
         assert batch.edited(path)
+
+
+EXERCISE = """```{code-cell} ipython3
+from types import SimpleNamespace
+exercises = SimpleNamespace(one=lambda answer: answer)
+```
+
++++ {"tags": ["exercise"]}
+
+### Exercise: one
+
+```{code-cell} ipython3
+:tags: [exercise, check]
+
+answer = (
+    # BEGIN SOLUTION
+    1
+    # END SOLUTION
+)
+exercises.one(answer)
+```
+
++++ {"tags": ["solution"]}
+
+Because.
+"""
+
+
+def test_of_a_source_with_exercises_the_chapter_and_its_solutions_are_written(source, no_kernel):
+    source.write_text(SOURCE.partition("```")[0] + EXERCISE)
+    chapter, solutions = batch.write(source)
+    assert solutions == chapter.parent / "solutions" / chapter.name
+    gaps, solved = ([own.source for own in nbformat.read(path, as_version=4).cells] for path in (chapter, solutions))
+    assert "answer = (\n    ...  # your turn\n)\nexercises.one(answer)" in gaps
+    assert "answer = (\n    1\n)\nexercises.one(answer)" in solved
+    assert ("Because." in gaps, "Because." in solved) == (False, True)
+    assert not batch.edited(solutions)
+
+
+def test_solutions_that_fail_are_named_and_leave_both_notebooks_as_they_were(source, no_kernel):
+    source.write_text(SOURCE.partition("```")[0] + EXERCISE)
+    paths = batch.write(source)
+    before = [path.read_bytes() for path in paths]
+    source.write_text(source.read_text().replace("    1\n", "    'not run'\n"))
+    with pytest.raises(batch.NotebookError, match=r"^7_toy, solutions, cell 2 was not run$"):
+        batch.write(source)
+    assert [path.read_bytes() for path in paths] == before
 
 
 @pytest.mark.parametrize("name", ["text/7_toy.md", "source/7_toy.txt", "source/8_none.md", "source"])

@@ -9,20 +9,24 @@ import sys
 import tomllib
 from pathlib import Path
 
-import jupytext
 import nbformat
 import pytest
 
-from gm_helpers import batch, explore, recipes
+from gm_helpers import batch, exercises, explore, recipes, sources
 from gm_helpers.files import UsageError
 
 ROOT = Path(__file__).parent.parent
 BOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in batch.course()]
 START = ROOT / "notebooks" / "0_start.ipynb"
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 # cells whose output nbval compares; a notebook that loses one has lost a claim
-CHECKS = {"1_vae": 36, "2_gan": 23, "3_flows": 23}
+CHECKS = {"1_vae": 36, "2_gan": 30, "3_flows": 27}
 
 each = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
+each_solved = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+each_made = pytest.mark.parametrize(
+    "path", [START, *BOOKS, *SOLUTIONS], ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 each_and_the_start = pytest.mark.parametrize("path", [START, *BOOKS], ids=lambda path: path.stem)
 
 
@@ -43,15 +47,63 @@ def markdown(path):
     return "\n\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
 
 
-@each_and_the_start
+def source(path):
+    return sources.read(ROOT / "notebooks" / "source" / f"{path.stem}.md")
+
+
+@each_made
 def test_the_notebook_is_made_from_its_source(path):
     def essence(book):
-        return [(cell.cell_type, cell.source, tags(cell)) for cell in book.cells]
+        return [(cell.cell_type, cell.id, cell.source, tags(cell)) for cell in book.cells]
 
-    book = nbformat.read(path, as_version=4)
-    assert essence(book) == essence(jupytext.read(path.parent / "source" / f"{path.stem}.md"))
+    book, edition = nbformat.read(path, as_version=4), sources.solutions if path in SOLUTIONS else sources.chapter
+    assert essence(book) == essence(edition(source(path)))
     assert not batch.edited(path)
     assert "jupytext" not in book.metadata  # with `formats`, saving in JupyterLab would rewrite the source
+
+
+def verdicts(path):
+    """What each exercise's checker says, and the last line of the table, which is the last cell's."""
+    *cells, table = [cell for cell in code_cells(path) if {"exercise", "progress"} & {*tags(cell)}]
+    said = [cell.outputs[0].data["text/plain"].partition(":")[0] for cell in cells]
+    assert code_cells(path)[-1] == table
+    return said, table.outputs[0].data["text/plain"].splitlines()[-1]
+
+
+def test_every_chapter_with_exercises_has_its_solutions():
+    known = {own.notebook for own in exercises.checking.EXERCISES.values()}
+    assert [path.stem for path in SOLUTIONS] == [path.stem for path in BOOKS if sources.solutions(source(path))]
+    assert [path.stem for path in SOLUTIONS] == sorted(known)
+
+
+@each_solved
+def test_in_the_chapter_every_exercise_is_open_and_in_its_solutions_every_one_is_right(path):
+    count = len(verdicts(path)[0])
+    assert verdicts(path) == (["right"] * count, f"{count} of {count} right")
+    assert verdicts(START.parent / path.name) == (["open"] * count, f"0 of {count} right")
+    assert count == len([own for own in exercises.checking.EXERCISES.values() if own.notebook == path.stem])
+
+
+@each
+def test_the_student_s_notebook_holds_no_solution_anywhere(path):
+    """No line of a solution or of its explanation, whichever cell, metadata or output it might stand in."""
+    chapter = path.read_text(encoding="utf-8")
+    book = source(path)
+    solved = [own[0] for cell in book.cells for own in [sources.SOLUTION.search(cell.source)] if own]
+    lines = [line.strip() for own in solved for line in own.splitlines()[1:-1]]
+    lines += [line for cell in book.cells if "solution" in tags(cell) for line in cell.source.splitlines()]
+    secret = [json.dumps(line, ensure_ascii=False)[1:-1] for line in lines if len(line) > 12]
+    assert secret or path not in [START.parent / own.name for own in SOLUTIONS]
+    assert [line for line in secret if line in chapter] == []
+    assert "SOLUTION" not in chapter
+
+
+@each_solved
+def test_solutions_are_light_and_what_they_print_is_compared_or_depends_on_data(path):
+    cells = code_cells(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert [own for own in cells if own.outputs and not {"check", "nbval-ignore-output"} & {*tags(own)}] == []
+    assert path.stat().st_size < 100_000
 
 
 @each
@@ -126,6 +178,8 @@ def test_every_prediction_has_its_answer_folded_and_so_is_what_comes_out_between
             hidden = cell.metadata.get("jupyter", {}).get("outputs_hidden", False)
             assert hidden == ("hide-output" in tags(cell)) == bool(waiting and cell.outputs), cell.source
             continue
+        if "exercise" in tags(cell):  # which has hints to unfold
+            continue
         for part in re.findall(rf"\*\*Predict:\*\*[^\n]*|{ANSWER}|</?details>", cell.source, flags=re.DOTALL):
             if part.startswith("**Predict"):
                 assert not waiting, f"{part}: the one before has no answer"
@@ -178,13 +232,28 @@ def test_headings_carry_the_number_of_the_syllabus(path):
     headings = re.findall(r"^## (.*)$", markdown(path), flags=re.MULTILINE)
     number = path.stem[0]
     assert [
-        own for own in headings if not re.match(rf"{number}\.\d+[ab]? \S|Beyond|References|4 Conclusion", own)
+        own
+        for own in headings
+        if not re.match(rf"{number}\.\d+[ab]? \S|Beyond|References|4 Conclusion|Your exercises", own)
     ] == []
 
 
-@each_and_the_start
+@each_made
 def test_no_path_of_a_machine_is_in_the_notebook(path):
     assert re.findall(r"/(?:home|root|Users|tmp|work)/[^\"]{0,40}", path.read_text()) == []
+
+
+def failures(book, copy):
+    """The numbers of the cells that fail under nbval where next to nothing is trained, and what it says of them."""
+    parameters = next(cell for cell in book["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    parameters["source"] = "".join(parameters["source"]).replace('"quick"', '"smoke"')
+    copy.write_text(json.dumps(book))
+    options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, str(copy)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, cwd=copy.parent, env=environment, capture_output=True, text=True, check=False)
+    assert re.search(r"\d+ passed", run.stdout), run.stdout[-3000:]
+    return re.findall(r"^FAILED .*::Cell (\d+)", run.stdout, flags=re.MULTILINE), run.stdout[-3000:]
 
 
 @pytest.mark.slow
@@ -198,28 +267,29 @@ def test_on_other_data_one_changed_digit_in_a_check_fails_exactly_that_cell(path
         r"(\d)", lambda d: str((int(d[1]) + 1) % 10), "".join(changed["outputs"][0]["text"]), count=1
     )
     parameters = next(cell for cell in book["cells"] if "parameters" in cell["metadata"].get("tags", []))
-    parameters["source"] = (
-        "".join(parameters["source"]).replace('"quick"', '"smoke"').replace('"auto"  # auto, m', '"digits"  # ')
-    )
-    copy = tmp_path / path.name
-    copy.write_text(json.dumps(book))
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--nbval",
-        "--nbval-current-env",
-        "--nbval-cell-timeout=300",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        str(copy),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    parameters["source"] = "".join(parameters["source"]).replace('"auto"  # auto, m', '"digits"  # ')
     number = [cell for cell in book["cells"] if cell["cell_type"] == "code"].index(changed)
-    failed = re.findall(r"^FAILED .*::Cell (\d+)", run.stdout, flags=re.MULTILINE)
-    assert failed == [str(number)], run.stdout[-3000:]
+    failed, said = failures(book, tmp_path / path.name)
+    assert failed == [str(number)], said
+
+
+@pytest.mark.rare
+@each_solved
+def test_solving_the_exercises_even_twice_changes_nothing_else_in_the_chapter(path, tmp_path):
+    """Each exercise solved and its cell run twice in a row: it is right, and all other checks are as committed."""
+    book = json.loads((START.parent / path.name).read_text())
+    solved = {cell["id"]: cell for cell in json.loads(path.read_text())["cells"]}
+    table = [cell for cell in solved.values() if "progress" in cell["metadata"].get("tags", [])]
+    cells = []
+    for cell in book["cells"]:
+        own = cell["metadata"].get("tags", [])
+        if "exercise" in own and cell["cell_type"] == "code":
+            cells += [solved[cell["id"]], solved[cell["id"]] | {"id": f"{cell['id']}-again"}]
+        else:
+            cells += table if "progress" in own else [cell]
+    assert len(cells) > len(book["cells"])
+    failed, said = failures(book | {"cells": cells}, tmp_path / path.name)
+    assert failed == [], said
 
 
 @pytest.mark.rare

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import gm_helpers
 
-PACKAGE = sorted(Path(gm_helpers.__file__).parent.glob("*.py"))
+PACKAGE = sorted(Path(gm_helpers.__file__).parent.glob("**/*.py"))
 TESTED = set(re.findall(r"\w+", " ".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("*.py"))))
 
 

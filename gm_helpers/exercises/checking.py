@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def exercise(
 
         @functools.wraps(check)
         def checker(answer: Any) -> Verdict:
-            own.verdict = UNTOUCHED if is_open(answer) else _judge(check, answer, seconds)
+            own.verdict = _judge(check, answer, seconds)
             return own.verdict
 
         checker.__annotations__ = {"answer": Any, "return": Verdict}
@@ -103,7 +104,7 @@ def exercise(
 def _judge(check: Callable[[Any], str], answer: Any, seconds: float) -> Verdict:
     try:
         with _unnoticed(), _stopped_after(seconds):
-            return Verdict("right", check(answer))
+            return UNTOUCHED if _is_open(answer) else Verdict("right", check(answer))
     except Wrong as wrong:
         return Verdict("wrong", str(wrong))
     except Open as reason:
@@ -154,14 +155,13 @@ def _unnoticed() -> Iterator[None]:
             torch.set_default_dtype(dtype)
 
 
-def is_open(answer: Any) -> bool:
-    """Whether nothing was filled in: `...`, None, or a function or class without a body."""
+def _is_open(answer: Any) -> bool:
+    """Whether nothing was filled in: `...`, None, or a function without a body."""
     if answer is None or answer is ...:
         return True
-    code = getattr(answer, "__code__", None)
-    if code is None:
+    if not isinstance(answer, FunctionType):
         return False
-    steps = [own for own in dis.get_instructions(code) if own.opname not in ("RESUME", "NOP")]
+    steps = [own for own in dis.get_instructions(answer) if own.opname not in ("RESUME", "NOP")]
     loads = [own.argval for own in steps if own.opname in ("LOAD_CONST", "RETURN_CONST")]
     return len(steps) <= 2 and all(own is None or own is ... for own in loads) and bool(loads)
 
@@ -171,8 +171,8 @@ def rng() -> np.random.Generator:
     return np.random.default_rng()
 
 
-def call(answer: Any, arguments: dict[str, Any]) -> Any:
-    """answer(*arguments), of copies. Raises Wrong, with the arguments, where that fails."""
+def call(answer: Any, arguments: dict[str, Any], where: str = "") -> Any:
+    """answer(*arguments), of copies. Raises Wrong, with the arguments or what stands for them, where that fails."""
     if not callable(answer):
         raise Wrong(f"your answer is {shown(answer)}, and should be a function of ({', '.join(arguments)})")
     copies = [own.clone() if isinstance(own, Tensor) else own for own in arguments.values()]
@@ -181,7 +181,7 @@ def call(answer: Any, arguments: dict[str, Any]) -> Any:
     except (_TimeUp, Wrong, Open):
         raise
     except BaseException as error:  # sys.exit() and the like, too
-        raise Wrong(f"{stated(arguments)}: your function raises {described(error)}") from error
+        raise Wrong(f"{where or stated(arguments)}: your function raises {described(error)}") from error
 
 
 def numbers(value: Any, shape: tuple[int, ...] = (), where: str = "") -> Tensor:
@@ -202,11 +202,8 @@ def numbers(value: Any, shape: tuple[int, ...] = (), where: str = "") -> Tensor:
     unfit = f"{where}your answer is {shown(value)}, and should be made of real numbers"
     try:
         if isinstance(value, list | tuple):
-            value = [own.detach().cpu() if isinstance(own, Tensor) else own for own in value]
-        if isinstance(value, Tensor):
-            value = value.detach().cpu().to_dense()
-            value = value.double() if value.is_floating_point() else value
-        array = np.asarray(value)
+            value = [_as_array(own) if isinstance(own, Tensor) else own for own in value]
+        array = _as_array(value) if isinstance(value, Tensor) else np.asarray(value)
         if array.dtype.kind == "O":  # what knows of itself how to be a number, such as SymPy's
             array = array.astype(np.float64)
     except Exception as error:
@@ -218,6 +215,11 @@ def numbers(value: Any, shape: tuple[int, ...] = (), where: str = "") -> Tensor:
     if not bool(tensor.isfinite().all()):
         raise Wrong(f"{where}your answer is {shown(value)}, and should be finite")
     return tensor
+
+
+def _as_array(tensor: Tensor) -> np.ndarray:
+    own = tensor.detach().cpu().to_dense()
+    return (own.double() if own.is_floating_point() else own).numpy()  # NumPy knows no bfloat16
 
 
 def compare(

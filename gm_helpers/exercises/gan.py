@@ -152,15 +152,18 @@ def _reference(
     real: Callable[[Tensor], Tensor] = lambda a: F.softplus(-a),
     fake: Callable[[Tensor], Tensor] = F.softplus,
     loss: Callable[[Tensor], Tensor] = lambda a: F.softplus(-a),
+    share: float = 1.0,
+    detach: bool = True,
 ) -> Callable[..., None]:
     """A step of the game. turns: who moves, in that order: D, or D by data alone (x) or by samples alone (z), or G.
 
     zero: whose gradients are set to 0 before a turn. real, fake, loss: of D for data and for samples, and of G.
+    share: a factor of D's loss. detach: whether no gradient reaches G in D's turn.
     """
 
     def step(D: Any, G: Any, d_optimizer: Any, g_optimizer: Any, x: Tensor, noise: Tensor) -> None:  # noqa: N803
         losses: dict[str, Callable[[], Tensor]] = {
-            "D": lambda: (real(D(x)) + fake(D(G(noise).detach()))).mean(),
+            "D": lambda: share * (real(D(x)) + fake(D(G(noise).detach() if detach else G(noise)))).mean(),
             "x": lambda: real(D(x)).mean(),
             "z": lambda: fake(D(G(noise).detach())).mean(),
             "G": lambda: loss(D(G(noise))).mean(),
@@ -191,9 +194,12 @@ STEP_MISTAKES = [
     Mistake(_reference(turns=""), "no parameter has moved: does each player's optimiser take its step?"),
     Mistake(_reference(turns="D"), "G has not moved"),
     Mistake(_reference(turns="G"), "D has not moved"),
-    Mistake(_reference(zero=""), _ZERO),
-    Mistake(_reference(zero="D"), _ZERO),
-    Mistake(_reference(zero="G"), _ZERO),
+    *(
+        Mistake(_reference(zero=zero, share=share, detach=detach), _ZERO)
+        for zero in ("", "D", "G")
+        for share in (1.0, 0.5)  # D's loss as a sum and as a mean of two: what adds up is not the same
+        for detach in (True, False)
+    ),
     Mistake(_reference(turns="GD"), "D moves first; here G's step came before it"),
     Mistake(_judged_by_the_old, "G is to be judged by the D that has just moved; here it was judged by the old one"),
     Mistake(_reference(turns="xzG"), "D takes two steps, one by data and one by samples; it is to take one, by both"),
@@ -234,7 +240,8 @@ def _play(step: Callable[..., Any], seed: int, steps: int) -> tuple[Tensor, int,
     for _ in range(steps):
         real, noise = (torch.from_numpy(random.normal(size=(16, own))) for own in (3, 2))
         arguments = (*players, *optimizers, real + 1, noise)
-        call(step, dict(zip(("D", "G", "d_optimizer", "g_optimizer", "real", "noise"), arguments, strict=True)))
+        names = ("D", "G", "d_optimizer", "g_optimizer", "real", "noise")
+        call(step, dict(zip(names, arguments, strict=True)), "two small networks, batches of 16")
     parameters = [own.detach().flatten() for player in players for own in player.parameters()]
     return torch.cat(parameters), passes, other
 

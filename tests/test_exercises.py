@@ -1,0 +1,680 @@
+"""The zoo: for each exercise the solution, other right answers, and wrong ones with the message that names them."""
+
+import asyncio
+import itertools
+import math
+import random
+import re
+import signal
+import threading
+import time
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import scipy
+import sympy
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from gm_helpers import batch, exercises, figures, metrics, sources
+from gm_helpers.exercises import checking, conclusion
+from gm_helpers.exercises import gan as game
+from gm_helpers.exercises.checking import EXERCISES, Mistake, Verdict, Wrong
+from gm_helpers.files import UsageError
+
+
+@pytest.fixture(autouse=True)
+def fixed_cases(monkeypatch):
+    monkeypatch.setattr(checking, "rng", lambda: np.random.default_rng(0))
+    for module in (game, conclusion):
+        monkeypatch.setattr(module, "rng", lambda: np.random.default_rng(0))
+    yield
+    for own in EXERCISES.values():
+        own.verdict = checking.UNTOUCHED
+
+
+def solutions():
+    """The answers of the sources, by the exercise's name: their code, run in the names of the first cells."""
+    for name in batch.course():
+        book = sources.solutions(sources.read(batch.NOTEBOOKS / "source" / f"{name}.md"))
+        if book is None:
+            continue
+        code = [cell.source for cell in book.cells if cell.cell_type == "code"]
+        names = {}
+        exec(code[0].replace("%matplotlib inline", ""), names)
+        for cell in code[3:]:
+            for exercise, answer in sources.CHECKED.findall(cell):
+                exec(sources.CHECKED.sub("", cell), names)
+                yield exercise, names[answer]
+
+
+SOLUTIONS = dict(solutions())
+
+
+def loop(eta, n):
+    radius = 1.0
+    for _ in range(n):
+        radius = math.hypot(radius, eta * radius)
+    return radius
+
+
+def in_float32(eta, n):
+    z = torch.tensor([0.6, 0.8])
+    turn = torch.tensor([[1, -eta], [eta, 1]])
+    for _ in range(n):
+        z = turn @ z
+    return z.norm().requires_grad_()
+
+
+def fitted(old_data, old_samples):
+    x = torch.cat([old_data, old_samples])[:, None].numpy()
+    return LogisticRegression(C=1e6).fit(x, np.repeat([1, 0], [len(old_data), len(old_samples)]))
+
+
+def value(model, data, samples):
+    """V of a model of scikit-learn's."""
+    scored = [model.predict_log_proba(np.asarray(own)[:, None]) for own in (data, samples)]
+    return scored[0][:, 1].mean() + scored[1][:, 0].mean()
+
+
+def by_scikit_learn(old_data, old_samples, new_data, new_samples):
+    return np.array([(value(fitted(old_data, old_samples), new_data, new_samples) + math.log(4)) / 2])
+
+
+def by_histogram(old_data, old_samples, new_data, new_samples):
+    edges = torch.linspace(-6, 6, 31, dtype=torch.float64)
+    p, q = (torch.histogram(own.clamp(-6, 6), edges).hist + 0.5 for own in (old_data, old_samples))
+    d = p / (p + q)
+    at = [torch.bucketize(own.clamp(-5.99, 5.99), edges) - 1 for own in (new_data, new_samples)]
+    return (d[at[0]].log().mean() + (1 - d[at[1]]).log().mean() + math.log(4)).item() / 2
+
+
+def jsd_by(change):
+    def answer(*sets):
+        return change(by_scikit_learn(*sets).item())
+
+    return answer
+
+
+def step(zero=True, detach=True, order="DG", halves=0.5, fresh=False):
+    """A step with torch's cross-entropy; D and G by name, as students write it."""
+
+    def game_step(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
+        bce = nn.BCEWithLogitsLoss()
+        if fresh:
+            noise = torch.randn_like(noise)
+        for player in order:
+            optimizer = d_optimizer if player == "D" else g_optimizer
+            if zero:
+                optimizer.zero_grad(set_to_none=False)
+            fake = G(noise)
+            if player == "D":
+                a, b = D(real), D(fake.detach() if detach else fake)
+                loss = halves * (bce(a, torch.ones_like(a)) + bce(b, torch.zeros_like(b)))
+            else:
+                a = D(fake)
+                loss = bce(a, torch.ones_like(a))
+            loss.backward()
+            optimizer.step()
+
+    return game_step
+
+
+def by_autograd_grad(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
+    with torch.no_grad():
+        fake = G(noise)
+    losses = (
+        lambda: -(D(real).sigmoid().log() + (1 - D(fake).sigmoid()).log()).sum(),
+        lambda: -D(G(noise)).sigmoid().log().sum(),
+    )
+    for player, optimizer, loss in zip((D, G), (d_optimizer, g_optimizer), losses, strict=True):
+        parameters = list(player.parameters())
+        for own, gradient in zip(parameters, torch.autograd.grad(loss(), parameters), strict=True):
+            own.grad = gradient
+        optimizer.step()
+
+
+def old_judge(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
+    d_loss = (F.softplus(-D(real)) + F.softplus(D(G(noise).detach()))).mean()
+    g_loss = F.softplus(-D(G(noise))).mean()
+    g_optimizer.zero_grad()
+    g_loss.backward()
+    d_optimizer.zero_grad()
+    d_loss.backward()
+    d_optimizer.step()
+    g_optimizer.step()
+
+
+def reversed_gradient(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
+    step(order="D")(D, G, d_optimizer, g_optimizer, real, noise)
+    g_optimizer.zero_grad()
+    F.softplus(D(G(noise))).mean().backward()
+    g_optimizer.step()
+
+
+def by_draws(theta):
+    x = theta + torch.randn(400_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.cat([x, 2 * theta - x]).requires_grad_()
+    d = 0.9 / (1 + torch.exp((x - 1) ** 2 / 2 - (x - theta) ** 2 / 2))
+    (-d.log()).mean().backward()
+    return x.grad.sum()
+
+
+def by_quad(theta):
+    normal = scipy.stats.norm(theta, 1)
+    return scipy.integrate.quad(
+        lambda x: normal.pdf(x) * (theta - 1) / (1 + math.exp((1 - theta) * (x - (1 + theta) / 2))), -20, 20
+    )[0]
+
+
+def by_linear_programme(a, b):
+    points = np.sort(np.concatenate([a, b]))
+    cost = np.searchsorted(points, b), np.searchsorted(points, a)
+    weights = np.bincount(cost[0], minlength=len(points)) - np.bincount(cost[1], minlength=len(points))
+    rise = np.diff(np.eye(len(points)), axis=0)
+    limits = np.concatenate([np.diff(points)] * 2)
+    found = scipy.optimize.linprog(weights / len(a), np.concatenate([rise, -rise]), limits, bounds=(None, None))
+    return -found.fun, lambda x: np.interp(x, points, found.x)
+
+
+def one_by_one(a, b):
+    a, b = sorted(a.tolist()), sorted(b.tolist())
+    points = sorted(a + b)
+
+    def witness(x):
+        ends = [min(max(own, points[0]), x) for own in [*points, x]]
+        pieces = itertools.pairwise(ends)
+        return -sum(
+            (v - u) * np.sign(sum(own <= u for own in a) - sum(own <= u for own in b)) for u, v in pieces if v > u
+        )
+
+    return sum(abs(u - v) for u, v in zip(a, b, strict=True)) / len(a), lambda x: float(witness(float(x)))
+
+
+def witness_of(a, b):
+    return by_linear_programme(a, b)[1]
+
+
+def bits_by_loops(vae_nats, flow_nats, dims):
+    draws, result = min(vae_nats.shape[0], flow_nats.shape[0]), []
+    for nats in (vae_nats.numpy(), flow_nats.numpy()):
+        images = [np.log2(np.mean(np.exp(own[:draws] - own.max()))) + own.max() / np.log(2) for own in nats.T]
+        result.append(-np.mean(images) / dims)
+    return np.array(result, dtype=np.float32)
+
+
+def bits_by_scipy(vae_nats, flow_nats, dims, change=lambda own: own, draws=None):
+    draws = draws or min(len(vae_nats), len(flow_nats))
+    own = [scipy.special.logsumexp(change(nats.numpy()[:draws]), axis=0, b=1 / draws) for nats in (vae_nats, flow_nats)]
+    return [float(-nats.mean() / dims / math.log(2)) for nats in own]
+
+
+RIGHT = {
+    "spiral_radius": [
+        loop,
+        in_float32,
+        lambda eta, n: abs(complex(1, eta) ** n),
+        lambda eta, n: sympy.sqrt(1 + sympy.Float(eta) ** 2) ** n,
+        lambda eta, n: np.linalg.norm(np.linalg.matrix_power([[1, -eta], [eta, 1]], n) @ [0, 1], keepdims=True),
+    ],
+    "jsd_bound": [by_scikit_learn, by_histogram],
+    "game_step": [step(), step(halves=1), step(detach=False), by_autograd_grad],
+    "smoothed_gradient": [by_draws, by_quad],
+    "wasserstein_line": [by_linear_programme, one_by_one],
+    "frechet_floor": [lambda at: [at * 2, at * 0.5], lambda at: torch.tensor([2.05, 0.48]) * at],
+    "fair_claims": [[False, True, False], (np.False_, np.True_, np.False_)],
+    "one_scale": [bits_by_loops, bits_by_scipy],
+    "beats_histogram": [
+        {"flow": 0.5, "histogram": 0.5},
+        {"flow": torch.tensor(1e-9, dtype=torch.float64), "noise": 1 - 1e-9},
+        dict.fromkeys(("flow", "histogram", "noise"), Fraction(1, 3)),
+    ],
+}
+WRONG = {
+    "spiral_radius": [
+        (lambda eta, n: 1, "tangent of a circle"),
+        (lambda eta, n: math.sqrt(1 - eta**2) ** n, "inwards or outwards"),
+        (lambda eta, n: (1 + eta) ** n, "right angle"),
+        (lambda eta, n: np.prod(np.full(n, 1 + eta**2)), "the square of the radius"),
+    ],
+    "jsd_bound": [
+        (lambda p, q, *new: by_scikit_learn(p, q, p, q), "the halves that the discriminator was fitted to"),
+        (lambda p, q, r, s: by_scikit_learn(p, q, p, s), "on both of them"),
+        (lambda p, q, r, s: by_scikit_learn(torch.cat([p, r]), torch.cat([q, s]), r, s), "had a part in the fit"),
+        (jsd_by(lambda b: b - math.log(4) / 2), "where has log 4 gone"),
+        (jsd_by(lambda b: 2 * b), "twice"),
+        (jsd_by(lambda b: 2 * b - math.log(4)), "that is V itself"),
+        (jsd_by(lambda b: 0.3 * b), "a loose one"),
+    ],
+    "game_step": [
+        (step(zero=False), "gradients add up"),
+        (step(order="GD"), "G's step came before"),
+        (step(order="DGG"), "after 1 of 2 steps"),
+        (step(fresh=True), "other noise"),
+        (old_judge, "judged by the old one"),
+        (reversed_gradient, "which label does G wish for"),
+        (lambda *_: 0, "no parameter has moved"),
+    ],
+    "smoothed_gradient": [
+        (lambda theta: 0.9 * by_quad(theta), "constant factor in D"),
+        (lambda theta: theta - 1, "alone"),
+        (lambda theta: theta - 1 - by_quad(theta), "the saturating loss"),
+        (lambda theta: -by_quad(theta), "which way should θ go"),
+    ],
+    "wasserstein_line": [
+        (lambda a, b: (abs(a.mean() - b.mean()), witness_of(a, b)), "distance of the means"),
+        (lambda a, b: (np.abs(a - b).mean(), witness_of(a, b)), "as they happen to stand"),
+        (lambda a, b: ((a.sort()[0] - b.sort()[0]).pow(2).mean().sqrt(), witness_of(a, b)), "root of a mean square"),
+        (lambda a, b: (one_by_one(a, b)[0], lambda x: -one_by_one(a, b)[1](x)), "sign is reversed"),
+        (lambda a, b: (one_by_one(a, b)[0], lambda x: x), "a straight line"),
+        (lambda a, b: (one_by_one(a, b)[0], lambda x: 2 * by_linear_programme(a, b)[1](x)), "has the slope 2, and 1"),
+        (lambda a, b: one_by_one(a, b)[0], "a pair: a number and a function"),
+    ],
+    "frechet_floor": [
+        (lambda at: (at, at), "by how much"),
+        (lambda at: (at * math.sqrt(2), at / math.sqrt(2)), "adds up .squares."),
+        (lambda at: (at / 2, at * 2), "the wrong direction"),
+    ],
+    "fair_claims": [
+        ((True, True, False), "claim 1: .*slack"),
+        ((False, False, False), "claim 2: .*exact"),
+        ((False, True, True), "claim 3: .*recipes"),
+        ((False, True), "should be 3 of True and False"),
+    ],
+    "one_scale": [
+        (lambda v, f, dims: [own * math.log(2) for own in bits_by_scipy(v, f, dims)], "where bits are asked for"),
+        (lambda v, f, dims: [bits_by_scipy(own, own, dims)[0] for own in (v, f)], "is that fair"),
+        (
+            lambda v, f, dims: bits_by_scipy(v, f, dims, lambda own: own.mean(0, keepdims=True).repeat(len(own), 0)),
+            "a mean of logarithms",
+        ),
+        (lambda v, f, dims: [-own for own in bits_by_scipy(v, f, dims)], "the sign"),
+    ],
+    "beats_histogram": [
+        ({"flow": 0.5, "noise": 0.4}, "add up to 0.9"),
+        ({"flow": 1.5, "noise": -0.5}, "not negative"),
+        ({"flow": 1}, "are not the flow's"),
+        ({"flow": 0.999, "noise": 0.001}, "are not the flow's"),
+        ({"histogram": 1.0}, "which component"),
+        ({"gan": 1.0}, "weights of flow, histogram, noise"),
+        ([1, 0, 0], "weights of flow, histogram, noise"),
+    ],
+}
+
+
+def check(name, answer):
+    return getattr(exercises, name)(answer)
+
+
+def zoo(answers):
+    return [pytest.param(name, own, id=f"{name}-{i}") for name, rows in answers.items() for i, own in enumerate(rows)]
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_solution_is_right(name):
+    assert check(name, SOLUTIONS[name]).status == "right"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "answer"), zoo(RIGHT))
+def test_a_right_answer_is_right_however_it_is_written(name, answer):
+    verdict = check(name, answer)
+    assert verdict.status == "right", verdict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "wrong"), zoo(WRONG))
+def test_a_wrong_answer_is_wrong_and_its_mistake_is_named(name, wrong):
+    answer, words = wrong
+    verdict = check(name, answer)
+    assert verdict.status == "wrong"
+    assert re.search(words, verdict.message), verdict
+
+
+def test_every_exercise_has_its_zoo():
+    assert [*SOLUTIONS] == [*RIGHT] == [*WRONG]
+    assert {*SOLUTIONS} == {*EXERCISES}
+    assert min(len(own) for own in RIGHT.values()) >= 2
+    assert min(len(own) for own in WRONG.values()) >= 3
+
+
+KNOWN = {
+    "spiral_radius": game.SPIRAL_MISTAKES,
+    "game_step": game.STEP_MISTAKES,
+    "smoothed_gradient": game.SLOPE_MISTAKES,
+    "frechet_floor": game.FLOOR_MISTAKES,
+    "one_scale": conclusion.ONE_SCALE_MISTAKES,
+}
+
+
+@pytest.mark.parametrize(("name", "mistake"), zoo(KNOWN))
+def test_every_known_mistake_is_told_from_the_others_by_its_own_idea(name, mistake):
+    assert check(name, mistake.gives).message.endswith(f"\n{mistake.idea}")
+
+
+@pytest.mark.parametrize("mistake", game.LINE_MISTAKES)
+def test_every_known_distance_that_is_wrong_is_told_by_its_own_idea(mistake):
+    def answer(a, b):
+        return mistake.gives(a, b), lambda x: x
+
+    assert exercises.wasserstein_line(answer).message.endswith(f"\n{mistake.idea}")
+
+
+def test_samples_with_a_needless_gradient_are_right_with_a_remark():
+    assert "a waste of time" in exercises.game_step(step(detach=False)).message
+    assert "a waste of time" not in exercises.game_step(step()).message
+
+
+def test_the_floor_of_two_sets_of_one_normal_goes_with_the_inverse_of_their_size():
+    """n times the distance of 40 pairs of random sets in 16 dimensions, for two n: the same, within its error."""
+    noise = torch.Generator().manual_seed(0)
+    mix = torch.randn(16, 16, generator=noise, dtype=torch.float64)
+
+    def scaled(n):
+        sets = (torch.randn(2, n, 16, generator=noise, dtype=torch.float64) @ mix for _ in range(40))
+        return metrics.mean_and_standard_error(n * torch.tensor([metrics.frechet_distance(*own) for own in sets]))
+
+    (small, first), (large, second) = scaled(500), scaled(2000)
+    assert abs(small - large) < 4 * math.hypot(first, second) < 0.2 * large
+
+
+# ---------------------------------------------------------------- whatever it is given
+
+
+def endless(*_):
+    while True:
+        try:  # noqa: SIM105
+            time.sleep(0.01)
+        except Exception:
+            pass
+
+
+def catches_everything(*_):
+    while True:
+        try:  # noqa: SIM105
+            pass
+        except:  # noqa: E722
+            pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", [endless, catches_everything, lambda *_: time.sleep(100), lambda *_: signal.pause()])
+def test_an_answer_that_hangs_is_stopped(answer, monkeypatch):
+    start = time.monotonic()
+    hanging = checking.exercise("7_toy", "7", seconds=1)(lambda own: str(checking.call(own, {"x": 1})))
+    verdict = hanging(answer)
+    EXERCISES.popitem()
+    assert verdict == Verdict("wrong", "your answer was stopped after 1 s: does it come to an end?")
+    assert time.monotonic() - start < 30
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+class Evil:
+    """Whatever is done to it fails."""
+
+    def __getattr__(self, name):
+        raise RuntimeError("evil")
+
+    def __repr__(self):
+        raise RuntimeError("evil")
+
+    __float__ = __len__ = __array__ = __iter__ = __bool__ = __eq__ = __repr__
+
+
+def raises(error):
+    def answer(*_):
+        raise error
+
+    return answer
+
+
+async def later(*_):
+    await asyncio.sleep(0)
+
+
+nested = []
+nested.append(nested)
+VALUES = {
+    "nothing": None,
+    "a string": "1.1",
+    "nan": math.nan,
+    "infinity": torch.tensor([1.0, math.inf]),
+    "a complex number": 1 + 1j,
+    "complex numbers": torch.ones(2, dtype=torch.complex64),
+    "an integer": 3,
+    "a large integer": 10**400,
+    "a boolean": True,
+    "a dictionary": {"a": 1},
+    "a set": {1, 2},
+    "an empty list": [],
+    "lists of unequal length": [[1], [1, 2]],
+    "a list in itself": nested,
+    "strings": ["a", "b"],
+    "a wrong shape": torch.zeros(3, 3),
+    "a huge array": np.broadcast_to(0.0, (10**6, 10**6)),
+    "a huge tensor": torch.zeros(1).expand(10**12),
+    "a long list": [0.0] * 10**6,
+    "bytes": b"1",
+    "a class": int,
+    "a module": math,
+    "evil": Evil(),
+    "a pair of evils": (Evil(), Evil()),
+    "a pair of a number and an evil function": (1.0, raises(KeyError("x"))),
+}
+FUNCTIONS = {name: lambda *_, own=own: own for name, own in VALUES.items()} | {
+    "raises": raises(ValueError("no")),
+    "leaves": raises(SystemExit(3)),
+    "is interrupted": raises(KeyboardInterrupt()),
+    "recurses": lambda *_: (own := lambda: own())(),
+    "has other arguments": lambda: 1,
+    "is for later": later,
+    "prints": lambda *_: print("flood" * 1000),
+    "warns": lambda *_: warnings.warn("careful", stacklevel=1),
+    "asks": lambda *_: input("?"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+@pytest.mark.parametrize("answer", [*VALUES, *(f"a function: {own}" for own in FUNCTIONS)])
+@pytest.mark.parametrize("name", EXERCISES)
+def test_no_answer_makes_a_checker_fail(name, answer, capsys):
+    own = FUNCTIONS[answer.removeprefix("a function: ")] if answer.startswith("a function") else VALUES[answer]
+    verdict = check(name, own)
+    assert verdict.status == ("open" if own is None else "wrong")
+    assert "the checker failed" not in verdict.message
+    assert max(map(len, verdict.message.splitlines())) < 400
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_defect_of_a_checker_is_called_one():
+    broken = checking.exercise("7_toy", "7")(lambda answer: str(1 / answer))
+    verdict = broken(0)
+    EXERCISES.popitem()
+    assert verdict.message == (
+        "the checker failed with your answer, which is a defect of ours: ZeroDivisionError: division by zero"
+    )
+
+
+def stub(eta, n):
+    """Says what is asked."""
+    # a comment
+
+
+def passing(eta, n):
+    pass
+
+
+class Hollow:
+    pass
+
+
+@pytest.mark.parametrize("answer", [..., None, stub, passing, lambda eta, n: ..., lambda eta, n: None])
+def test_what_is_not_filled_in_is_open(answer):
+    assert exercises.spiral_radius(answer) == Verdict("open", "nothing is filled in yet")
+
+
+@pytest.mark.parametrize("answer", [lambda eta, n: 0, lambda eta, n: (..., eta)[0], Hollow, 0, ()])
+def test_what_is_filled_in_is_not_open(answer):
+    assert exercises.spiral_radius(answer).status == "wrong"
+
+
+def test_an_answer_that_is_half_filled_in_is_open_and_says_how_far():
+    assert exercises.fair_claims((..., True, None)) == Verdict("open", "2 of 3 claims have no answer yet")
+    assert exercises.beats_histogram({"flow": ..., "noise": 1.0}).status == "open"
+
+
+def test_without_mnist_a_mixture_is_left_open_with_the_reason(monkeypatch):
+    monkeypatch.setattr("gm_helpers.data.choose", lambda _: "digits")
+    verdict = exercises.beats_histogram({"flow": 0.01, "noise": 0.99})
+    assert verdict == Verdict("open", "this one can't be checked without MNIST, which isn't here")
+
+
+def meddle(eta, n):
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    np.seterr(all="raise")
+    warnings.simplefilter("error")
+    return math.sqrt(1 + eta**2) ** n
+
+
+def test_what_an_answer_does_to_states_and_modes_is_undone():
+    def states():
+        return (
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+            torch.get_rng_state().tolist(),
+            torch.get_default_dtype(),
+            torch.is_grad_enabled(),
+            np.geterr(),
+            list(warnings.filters),
+            signal.getsignal(signal.SIGALRM),
+        )
+
+    before = states()
+    assert exercises.spiral_radius(meddle).status == "right"
+    assert exercises.jsd_bound(by_scikit_learn).status == "right"
+    assert exercises.game_step(step()).status == "right"
+    assert states() == before
+
+
+def test_gradients_are_there_even_where_the_notebook_has_switched_them_off():
+    with torch.no_grad():
+        assert exercises.game_step(step()).status == "right"
+
+
+def test_an_answer_cannot_change_what_it_is_compared_with():
+    def in_place(a, b):
+        answer = by_linear_programme(a.clone(), b.clone())
+        a.zero_(), b.zero_()
+        return answer
+
+    assert exercises.wasserstein_line(in_place).status == "right"
+
+
+def test_a_checker_works_in_a_thread_where_no_signal_can_stop_it():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(exercises.spiral_radius(loop)))
+    thread.start()
+    thread.join()
+    assert found[0].status == "right"
+
+
+def test_cases_are_drawn_anew_at_each_check(monkeypatch):
+    monkeypatch.undo()
+    seen = []
+    for _ in range(2):
+        exercises.spiral_radius(lambda eta, n: seen.append(eta) or loop(eta, n))
+    assert len({*seen}) > len(seen) / 2
+
+
+# ---------------------------------------------------------------- the parts
+
+
+def test_the_smallest_case_that_fails_is_shown_with_what_is_right_there():
+    cases = [{"x": 0.0}, {"x": 1.0}, {"x": 2.0}]
+    with pytest.raises(Wrong, match=r"^x = 1: your answer is 1, and should be 3\.$"):
+        checking.compare(lambda x: x, cases, lambda x: 3 * x, [Mistake(lambda x: 2 * x, "not that")], relative=0.1)
+
+
+def test_a_mistake_is_named_only_if_it_gives_the_answer_in_every_case():
+    cases, mistakes = [{"x": 1.0}, {"x": 2.0}], [Mistake(lambda x: x**2, "squared"), Mistake(lambda x: x, "once")]
+    with pytest.raises(Wrong, match=r"should be 3\.\nonce$"):
+        checking.compare(lambda x: x, cases, lambda x: 3 * x, mistakes, relative=0.1)
+
+
+def test_a_tolerance_is_a_share_of_the_right_number():
+    for answer, right in ((1.009, True), (1.011, False), (0.989, False)):
+        try:
+            checking.compare(lambda x, own=answer: own, [{"x": 1.0}], lambda x: x, [], relative=0.01)
+        except Wrong:
+            assert not right
+        else:
+            assert right
+
+
+@pytest.mark.parametrize(
+    "value", [2, 2.0, [2.0], np.float32(2), np.array([[2]]), torch.tensor(2.0, requires_grad=True), sympy.Integer(2)]
+)
+def test_a_number_may_come_in_many_kinds(value):
+    assert checking.numbers(value).item() == 2
+
+
+def test_numbers_keep_their_shape_and_become_float64():
+    given = checking.numbers([torch.tensor(1.0, dtype=torch.bfloat16), Fraction(1, 2)], (2,))
+    assert (given.dtype, given.tolist()) == (torch.float64, [1.0, 0.5])
+    with pytest.raises(Wrong, match=r"your answer has the shape \(2,\), and should be numbers of the shape \(3,\)"):
+        checking.numbers([1.0, 2.0], (3,))
+    with pytest.raises(Wrong, match=r"^at x: your answer has the shape \(2,\), and should be one number"):
+        checking.numbers([1.0, 2.0], where="at x: ")
+
+
+def test_a_value_in_a_message_takes_one_line():
+    assert checking.shown(torch.zeros(1000)) == "1,000 numbers"
+    assert checking.shown([1.23456, "a\nb"]) == "(1.235, a b)"
+    assert len(checking.shown("x" * 1000)) == checking.WIDTH
+    assert checking.shown(Evil()) == "a Evil"
+    assert checking.stated({"η": 0.5, "n": 2}) == "η = 0.5, n = 2"
+    assert checking.described(KeyError("x")) == "KeyError: 'x'"
+
+
+def test_a_verdict_shows_itself_as_text_and_as_html_that_is_safe():
+    verdict = Verdict("wrong", "a < b\nthat is so")
+    assert repr(verdict) == "wrong: a < b\nthat is so"
+    assert "a &lt; b<br>that is so" in verdict._repr_html_()
+    assert all(own in game.__doc__ or checking.COLOURS[own] for own in ("open", "wrong", "right"))
+
+
+def test_the_table_says_what_was_said_last_and_stays_as_it_was():
+    exercises.spiral_radius(lambda eta, n: 1)
+    before = exercises.progress("2_gan")
+    exercises.spiral_radius(loop)
+    after = exercises.progress("2_gan")
+    assert [repr(own).splitlines()[0].split() for own in (before, after)] == [
+        ["2.2", "spiral_radius", "wrong"],
+        ["2.2", "spiral_radius", "right"],
+    ]
+    assert [repr(own).splitlines()[-1] for own in (before, after)] == ["0 of 6 right", "1 of 6 right"]
+    assert after._repr_html_().count("<tr>") == 6
+
+
+def test_a_notebook_without_exercises_has_no_table():
+    with pytest.raises(UsageError, match="no exercises are known of '9_none': choose one of 2_gan, 3_flows"):
+        exercises.progress("9_none")
+
+
+def test_the_source_of_a_checker_is_not_shown():
+    with pytest.raises(ValueError, match="a checker: its source would give the exercise away"):
+        figures.show_source(exercises.spiral_radius)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_checker_tells_what_its_answer_is_made_of(name):
+    assert re.match(r"(\(.+\)|Name|Three booleans)\W", getattr(exercises, name).__doc__)
+    assert name in exercises.__all__
