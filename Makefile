@@ -14,6 +14,7 @@ NBVAL       := $(PYTHON) -m pytest --nbval --nbval-current-env --nbval-cell-time
 # The chapters; BOOKS also has the page where the course starts.
 NAMES       := $(filter-out 0_%,$(basename $(notdir $(SOURCES))))
 CHAPTERS    := $(NAMES:%=notebooks/%.ipynb)
+SOLUTIONS   := $(wildcard $(NAMES:%=notebooks/solutions/%.ipynb))
 BOOKS       := $(SOURCES:notebooks/source/%.md=notebooks/%.ipynb)
 
 # Idle threads of PyTorch's OpenMP spin. Left alone they take the cores from every other process, and wait for each other
@@ -27,10 +28,10 @@ export GM_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures $(NAMES:%=figures-%) test test-all check lint lab notebooks html weights bench clean
+.PHONY: help setup figures $(NAMES:%=figures-%) test test-all check lint lab notebooks html assignments weights bench clean
 
 help:       ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+: *.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+: *.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv and install what the course needs (PIP_OPTIONS is passed to pip)
 
@@ -41,10 +42,10 @@ $(NAMES:%=figures-%): figures-%: $(STAMP)
 
 test: lint ## lint, tests, and every notebook run again and compared with what is committed
 	$(TESTS) -m "not rare" --durations=15
-	$(NBVAL) --durations=5 $(CHAPTERS)
+	$(NBVAL) --durations=5 $(CHAPTERS) $(SOLUTIONS)
 
-test-all: lint ## the same, and the tests that are slow and rarely fail; says at the end what was skipped, and why
-	$(NBVAL) $(CHAPTERS)
+test-all: lint .venv-graders/.installed ## the same, and the tests that are slow and rarely fail; says at the end what was skipped, and why
+	$(NBVAL) $(CHAPTERS) $(SOLUTIONS)
 	$(TESTS)
 
 check: lint ## lint, and the tests that take no time: while you work
@@ -52,7 +53,7 @@ check: lint ## lint, and the tests that take no time: while you work
 
 lint: $(STAMP) ## style, types
 	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff check --line-length 100 $(BOOKS)
+	$(PYTHON) -m ruff check --line-length 100 $(BOOKS) $(SOLUTIONS)
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff format --check --line-length 100 $(BOOKS)
 	$(PYTHON) -m mypy
@@ -76,23 +77,28 @@ html: $(STAMP) ## export the notebooks, or others as BOOKS, as pages that need n
 	$(PYTHON) -m nbconvert --to html --template export --TemplateExporter.extra_template_basedirs=site \
 	    --output-dir=build/html $(BOOKS)
 
+assignments: $(STAMP) .venv-graders/.installed ## write the exercises for nbgrader and otter-grader into build/, and install both
+	$(PYTHON) -m gm_helpers assignments --out build
+
 weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, hours on two cores)
 	$(PYTHON) -m gm_helpers train --shipped --profile full --out gm_helpers/weights
 
 bench: .venv-bench/.installed ## time training beside the loops and libraries that people use
 	.venv-bench/bin/python benchmarks/speed.py
 
-# An environment of its own for the other libraries, which sees the course's too.
-.venv-bench/.installed: $(STAMP) benchmarks/requirements.txt
-	@$(PYTHON) -m venv .venv-bench
+# Environments of their own for the other libraries and for the graders, which see the course's packages too.
+.venv-bench/.installed: benchmarks/requirements.txt
+.venv-graders/.installed: graders/requirements.txt
+.venv-bench/.installed .venv-graders/.installed: $(STAMP)
+	@$(PYTHON) -m venv $(@D)
 	@$(PYTHON) -c 'import sysconfig; print("import site; site.addsitedir(%a)" % sysconfig.get_path("purelib"))' \
-	    > "$$(.venv-bench/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/course.pth"
-	@.venv-bench/bin/python -m pip install -q $(PIP_OPTIONS) --upgrade pip
-	@.venv-bench/bin/python -m pip install -q $(PIP_OPTIONS) -r benchmarks/requirements.txt
+	    > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/course.pth"
+	@$(@D)/bin/python -m pip install -q $(PIP_OPTIONS) --upgrade pip
+	@$(@D)/bin/python -m pip install -q $(PIP_OPTIONS) -r $(filter %.txt,$^)
 	@touch $@
 
 clean:      ## remove the environments and the tools' caches; figures and trained models stay
-	rm -rf .venv .venv-bench gm_helpers.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-bench .venv-graders gm_helpers.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(STAMP): requirements.txt constraints.txt pyproject.toml
 	@python=; for name in $(PYTHONS); do \

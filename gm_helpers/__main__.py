@@ -1,4 +1,4 @@
-"""`python -m gm_helpers …`: data, device, train, evaluate, figures and notebooks from the command line."""
+"""`python -m gm_helpers …`: data, device, train, evaluate, figures, notebooks and assignments from the command line."""
 
 import argparse
 import io
@@ -91,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("sources", nargs="+", type=Path, metavar="SOURCE")
     add.set_defaults(command=_notebooks)
 
+    add = commands.add_parser("assignments", help="write the exercises for nbgrader and otter-grader")
+    add.add_argument("--out", default="build", help="folder for them (default: %(default)s)")
+    add.set_defaults(command=_assignments)
+
     add = commands.add_parser("evaluate", help="measure a shipped or saved model on validation and test images")
     add.add_argument("name", help=f"{', '.join(recipes.RECIPES)} or a .safetensors file")
     add.add_argument("--dataset", default="mnist", choices=data.DATASETS)
@@ -150,6 +154,13 @@ def _notebooks(options: argparse.Namespace) -> None:
     for source in options.sources:
         for path in batch.write(source):
             print(f"{path} written")
+
+
+def _assignments(options: argparse.Namespace) -> None:
+    from gm_helpers import batch
+
+    for path in batch.assignments(files.folder(options.out)):
+        print(f"{path} written")
 
 
 if __name__ == "__main__":

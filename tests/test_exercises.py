@@ -24,6 +24,7 @@ from gm_helpers import batch, exercises, figures, metrics, sources
 from gm_helpers.exercises import checking, conclusion
 from gm_helpers.exercises import gan as game
 from gm_helpers.exercises.checking import EXERCISES, Mistake, Verdict, Wrong
+from gm_helpers.exercises.table import Progress
 from gm_helpers.files import UsageError
 
 
@@ -98,6 +99,16 @@ def jsd_by(change):
         return change(by_scikit_learn(*sets).item())
 
     return answer
+
+
+def half_wasserstein(witness):
+    """The right distance, and this for a witness."""
+    return lambda a, b: (one_by_one(a, b)[0], witness(a, b))
+
+
+def not_a_number(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
+    for own in [*D.parameters(), *G.parameters()]:
+        own.data.fill_(math.nan)
 
 
 def step(zero=True, detach=True, order="DG", halves=0.5, fresh=False):
@@ -242,13 +253,20 @@ WRONG = {
         (lambda eta, n: np.prod(np.full(n, 1 + eta**2)), "the square of the radius"),
     ],
     "jsd_bound": [
-        (lambda p, q, *new: by_scikit_learn(p, q, p, q), "the halves that the discriminator was fitted to"),
+        (lambda p, q, *new: by_scikit_learn(p, q, p, q), "has to get worse then"),
         (lambda p, q, r, s: by_scikit_learn(p, q, p, s), "on both of them"),
-        (lambda p, q, r, s: by_scikit_learn(torch.cat([p, r]), torch.cat([q, s]), r, s), "had a part in the fit"),
+        (
+            lambda p, q, r, s: by_scikit_learn(torch.cat([p, r]), torch.cat([q, s]), r, s),
+            "have they had a part in the fit",
+        ),
         (jsd_by(lambda b: b - math.log(4) / 2), "where has log 4 gone"),
         (jsd_by(lambda b: 2 * b), "twice"),
         (jsd_by(lambda b: 2 * b - math.log(4)), "that is V itself"),
         (jsd_by(lambda b: 0.3 * b), "a loose one"),
+        (jsd_by(lambda b: max(b, 0.0)), "cut off at 0"),
+        (jsd_by(abs), "its sign is taken off"),
+        (lambda p, q, r, s: by_scikit_learn(torch.cat([p, r[::10]]), torch.cat([q, s[::10]]), r, s), "part in the fit"),
+        (lambda p, q, r, s: by_scikit_learn(r, s, r, s), "have they had a part in the fit"),
     ],
     "game_step": [
         (step(zero=False), "gradients add up"),
@@ -258,6 +276,7 @@ WRONG = {
         (old_judge, "judged by the old one"),
         (reversed_gradient, "which label does G wish for"),
         (lambda *_: 0, "no parameter has moved"),
+        (not_a_number, "one is nan"),
     ],
     "smoothed_gradient": [
         (lambda theta: 0.9 * by_quad(theta), "constant factor in D"),
@@ -273,6 +292,12 @@ WRONG = {
         (lambda a, b: (one_by_one(a, b)[0], lambda x: x), "a straight line"),
         (lambda a, b: (one_by_one(a, b)[0], lambda x: 2 * by_linear_programme(a, b)[1](x)), "has the slope 2, and 1"),
         (lambda a, b: one_by_one(a, b)[0], "a pair: a number and a function"),
+        (half_wasserstein(lambda a, b: lambda x: 0 * x), "a constant sees"),
+        (half_wasserstein(lambda a, b: lambda x: witness_of(a, b)(x).mean() + 0 * x), "a constant sees"),
+        (half_wasserstein(lambda a, b: lambda x: np.sort(witness_of(a, b)(x))), "slope|reaches"),
+        (half_wasserstein(lambda a, b: lambda x: witness_of(a, b)(x) + np.maximum(2 * x - 40, 0)), "slope"),
+        (half_wasserstein(lambda a, b: lambda x: witness_of(a, b)(x) + 0.01 * np.sin(x * 1000)), "slope"),
+        (half_wasserstein(lambda a, b: lambda x: witness_of(a, b)(x)[:, None]), r"shape \(\d+, 1\)"),
     ],
     "frechet_floor": [
         (lambda at: (at, at), "by how much"),
@@ -314,6 +339,7 @@ def zoo(answers):
     return [pytest.param(name, own, id=f"{name}-{i}") for name, rows in answers.items() for i, own in enumerate(rows)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_solution_is_right(name):
     assert check(name, SOLUTIONS[name]).status == "right"
@@ -661,6 +687,7 @@ def test_the_table_says_what_was_said_last_and_stays_as_it_was():
         ["2.2", "spiral_radius", "right"],
     ]
     assert [repr(own).splitlines()[-1] for own in (before, after)] == ["0 of 6 right", "1 of 6 right"]
+    assert isinstance(after, Progress)
     assert after._repr_html_().count("<tr>") == 6
 
 

@@ -143,6 +143,33 @@ def test_a_typing_mistake_in_the_parameters_stops_the_run_there_with_one_sentenc
     ]
 
 
+RUN_ONE = """async ([at, source]) => {
+    const app = window.jupyterapp, panel = app.shell.currentWidget, notebook = panel.content;
+    const code = notebook.widgets.filter(own => own.model.type === 'code');
+    const cell = typeof at === 'number' ? code.at(at) : code.find(own => own.model.id === at);
+    if (source) cell.model.sharedModel.setSource(source);
+    notebook.activeCellIndex = notebook.widgets.indexOf(cell);
+    await app.commands.execute('notebook:run-cell');
+    return cell.outputArea.node.innerText;
+}"""
+
+
+def test_an_exercise_answers_at_once_and_the_table_counts_it(page, lab):
+    open_notebook(page, lab.format("2_gan"))
+    for at in range(3):  # all that an exercise needs
+        page.evaluate(RUN_ONE, [at, None])
+    name, wrong = "exercise-spiral_radius", "exercises.spiral_radius(lambda eta, n: (1 + eta) ** n)"
+    assert page.evaluate(RUN_ONE, [name, None]) == "open\nnothing is filled in yet"
+    said = page.evaluate(RUN_ONE, [name, wrong]).splitlines()
+    assert said[:2] == ["wrong", "eta = 0.5, n = 1: your answer is 1.5, and should be 1.118."]
+    assert said[2].startswith("the step is at a right angle to the radius")
+    assert "0 of 6 right" in page.evaluate(RUN_ONE, [-1, None])
+    assert page.evaluate(RUN_ONE, [name, wrong.replace("eta) ** n", "eta**2) ** (n / 2)")]).startswith(
+        "right\n20 pairs"
+    )
+    assert "1 of 6 right" in page.evaluate(RUN_ONE, [-1, None])
+
+
 def test_a_control_that_waits_for_a_busy_kernel_says_so_until_the_answer_comes(page, tmp_path):
     """A slider at a negative value, whose minus is none of a number in JavaScript, and a list."""
     cell = """from gm_helpers import explore

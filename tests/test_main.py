@@ -304,5 +304,6 @@ def test_a_run_of_a_notebook_that_is_terminated_or_interrupted_leaves_nothing_an
 
 
 def test_each_source_is_written(command, monkeypatch):
-    monkeypatch.setattr(batch, "write", lambda source: source.with_suffix(".ipynb"))
-    assert command("notebooks", "1_a.md", "2_b.md") == (0, "1_a.ipynb written\n2_b.ipynb written\n", "")
+    monkeypatch.setattr(batch, "write", lambda source: [source.with_suffix(own) for own in (".ipynb", ".solved")])
+    lines = [f"{own} written\n" for own in ("1_a.ipynb", "1_a.solved", "2_b.ipynb", "2_b.solved")]
+    assert command("notebooks", "1_a.md", "2_b.md") == (0, "".join(lines), "")

@@ -26,7 +26,8 @@ fail=nothing
 if test -e fail; then read -r fail < fail; fi
 case "$*" in
     *"$fail"*) exit 1 ;;
-    "-m venv .venv") mkdir -p .venv/bin && ln -sf "$0" .venv/bin/python ;;
+    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-c import sysconfig"*) echo "${0%/bin/python}" ;;
     "-m gm_helpers figures "*)
         touch "drawing-$4"
         for turn in 1 2 3 4 5 6 7 8 9 10; do
@@ -42,12 +43,13 @@ esac
 def bare(tmp_path):
     """A copy of the Makefile with stubs of what it reads, all of them made an hour ago, and no Python on the path."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in [*INPUTS, "README.md", *(f"notebooks/source/{own}.md" for own in ("0_c", "1_a", "2_b"))]:
+    sources = [f"notebooks/source/{own}.md" for own in ("0_c", "1_a", "2_b")]
+    for name in [*INPUTS, "README.md", "graders/requirements.txt", *sources]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
         age(tmp_path / name, 3600)
     (tmp_path / "bin").mkdir()
-    for tool in ["awk", "ln", "make", "mkdir", "rm", "sleep", "touch"]:
+    for tool in ["awk", "cp", "make", "mkdir", "rm", "sleep", "touch"]:
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
     offer(tmp_path, "id", content="#!/bin/sh\necho 1000\n")
     return tmp_path
@@ -190,7 +192,8 @@ def test_notebooks_are_drawn_side_by_side(installed):
 
 
 @pytest.mark.parametrize(
-    "target", ["figures", "test", "test-all", "check", "lint", "lab", "notebooks", "html", "weights"]
+    "target",
+    ["figures", "test", "test-all", "check", "lint", "lab", "notebooks", "html", "assignments", "weights"],
 )
 def test_targets_set_up_what_they_need_and_then_do_their_work(course, target):
     assert make(course, target).returncode == 0
@@ -266,20 +269,32 @@ def test_root_is_told_in_a_sentence_how_to_start_jupyterlab(installed):
     ]
 
 
+@pytest.mark.parametrize("target", ["assignments", "test-all"])
+def test_the_graders_are_installed_into_an_environment_of_their_own_before_they_are_needed(installed, target):
+    assert make(installed, target).returncode == 0
+    asked = calls(installed)
+    at = asked.index("python -m venv .venv-graders")
+    assert asked[at + 1 : at + 3] == [PIP, "python -m pip install -q -r graders/requirements.txt"]
+    assert [own for own in asked[at + 3 :] if re.search("assignments|numprocesses", own)]
+    make(installed, target)
+    assert not [own for own in calls(installed) if "venv" in own]
+
+
 @pytest.mark.rare
-def test_the_benchmarks_environment_sees_the_course_s_in_a_folder_of_any_name(tmp_path):
+@pytest.mark.parametrize(("name", "inputs"), [(".venv-bench", "benchmarks"), (".venv-graders", "graders")])
+def test_the_other_environments_see_the_course_s_in_a_folder_of_any_name(tmp_path, name, inputs):
     course = tmp_path / "Cours d'été #1"
-    (course / "benchmarks").mkdir(parents=True)
+    (course / inputs).mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", course)
-    for name in [*INPUTS, "benchmarks/requirements.txt"]:
-        (course / name).touch()
+    for own in [*INPUTS, f"{inputs}/requirements.txt"]:
+        (course / own).touch()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", course / ".venv"], check=True)
     [packages] = (course / ".venv" / "lib").glob("python*/site-packages")
     (packages / "of_the_course.py").touch()
     (course / ".venv" / ".installed").touch()
     environment = os.environ | {"PIP_NO_INDEX": "1"}  # there is nothing to install
-    subprocess.run(["make", ".venv-bench/.installed"], cwd=course, env=environment, check=True, capture_output=True)
-    subprocess.run([course / ".venv-bench" / "bin" / "python", "-c", "import of_the_course"], check=True)
+    subprocess.run(["make", f"{name}/.installed"], cwd=course, env=environment, check=True, capture_output=True)
+    subprocess.run([course / name / "bin" / "python", "-c", "import of_the_course"], check=True)
 
 
 @pytest.mark.parametrize(
@@ -295,6 +310,7 @@ def test_the_benchmarks_environment_sees_the_course_s_in_a_folder_of_any_name(tm
         ),
         *("lint: ruff check --line-length", "lint: ruff format --check --line-length", "html: --template export"),
         *("lint: mypy", "lab: jupyterlab", "notebooks: notebooks", "weights: train"),
+        *("assignments: -m venv .venv-graders", "assignments: -r graders", "assignments: assignments"),
     ],
 )
 def test_a_target_fails_with_each_part_of_its_work(course, part):
@@ -304,7 +320,14 @@ def test_a_target_fails_with_each_part_of_its_work(course, part):
 
 
 def test_clean_removes_what_was_installed_keeps_what_runs_have_made_and_needs_no_python(bare):
-    made = [".venv/half-made", ".venv-bench/x", ".ruff_cache/0", ".mypy_cache/0", "gm_helpers.egg-info/x"]
+    made = [
+        ".venv/half-made",
+        ".venv-bench/x",
+        ".venv-graders/x",
+        ".ruff_cache/0",
+        ".mypy_cache/0",
+        "gm_helpers.egg-info/x",
+    ]
     kept = ["figures/quick/1.png", "figures/full/1.png", "runs/gan.state", "notebooks/1_a.ipynb", "mine.egg-info/x"]
     for name in [*made, *kept]:
         (bare / name).parent.mkdir(parents=True, exist_ok=True)

@@ -4,13 +4,7 @@ import dis
 import functools
 import html
 import math
-import os
-import random
-import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -19,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gm_helpers.exercises.isolation import TimeUp, stopped_after, unnoticed
+
 SECONDS = 5.0  # after which an answer is stopped
 FEW, WIDTH = 8, 100  # numbers, and characters, in a message
-AGAIN = 0.1  # seconds between further tries to stop one that catches everything
 COLOURS = {"open": "#999999", "wrong": "#D55E00", "right": "#009E73"}  # of figures.py
 
 
@@ -70,10 +65,6 @@ class Open(Exception):  # noqa: N818
     """Raised by a checker where an answer is incomplete, or can't be checked here; its text says why."""
 
 
-class _TimeUp(BaseException):
-    """Not an Exception, so that an answer's own `except Exception` lets it pass."""
-
-
 EXERCISES: dict[str, Exercise] = {}
 UNTOUCHED = Verdict("open", "nothing is filled in yet")
 
@@ -83,8 +74,8 @@ def exercise(
 ) -> Callable[[Callable[[Any], str]], Callable[[Any], Verdict]]:
     """A checker made of a function that takes an answer, returns what was tested, and raises Wrong or Open.
 
-    The checker never raises, whatever the answer does, and stops it after that many seconds. (Not in a thread other
-    than the main one, and not inside one call of compiled code.) It leaves the random states as they were.
+    The checker never raises, whatever the answer does, and stops it after that many seconds. It leaves the notebook's
+    random states as they were.
     """
 
     def decorate(check: Callable[[Any], str]) -> Callable[[Any], Verdict]:
@@ -103,56 +94,16 @@ def exercise(
 
 def _judge(check: Callable[[Any], str], answer: Any, seconds: float) -> Verdict:
     try:
-        with _unnoticed(), _stopped_after(seconds):
+        with stopped_after(seconds), unnoticed():
             return UNTOUCHED if _is_open(answer) else Verdict("right", check(answer))
     except Wrong as wrong:
         return Verdict("wrong", str(wrong))
     except Open as reason:
         return Verdict("open", str(reason))
-    except _TimeUp:
+    except TimeUp:
         return Verdict("wrong", f"your answer was stopped after {seconds:.0f} s: does it come to an end?")
     except BaseException as error:
         return Verdict("wrong", f"the checker failed with your answer, which is a defect of ours: {described(error)}")
-
-
-@contextmanager
-def _stopped_after(seconds: float) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # where alone a signal can raise
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        raise _TimeUp
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def _unnoticed() -> Iterator[None]:
-    """What the answer prints, warns of, or does to random states and modes, the notebook doesn't notice."""
-    states, legacy, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
-    with (
-        open(os.devnull, "w") as nowhere,
-        redirect_stdout(nowhere),
-        redirect_stderr(nowhere),
-        torch.random.fork_rng(devices=[]),
-        torch.enable_grad(),
-        np.errstate(),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            random.setstate(states)
-            np.random.set_state(legacy)
-            torch.set_default_dtype(dtype)
 
 
 def _is_open(answer: Any) -> bool:
@@ -172,13 +123,17 @@ def rng() -> np.random.Generator:
 
 
 def call(answer: Any, arguments: dict[str, Any], where: str = "") -> Any:
-    """answer(*arguments), of copies. Raises Wrong, with the arguments or what stands for them, where that fails."""
+    """answer(*arguments), of copies, with the same random states at each call.
+
+    Raises Wrong, with the arguments or with what stands for them, where that fails.
+    """
     if not callable(answer):
         raise Wrong(f"your answer is {shown(answer)}, and should be a function of ({', '.join(arguments)})")
     copies = [own.clone() if isinstance(own, Tensor) else own for own in arguments.values()]
     try:
-        return answer(*copies)
-    except (_TimeUp, Wrong, Open):
+        with unnoticed():
+            return answer(*copies)
+    except (TimeUp, Wrong, Open):
         raise
     except BaseException as error:  # sys.exit() and the like, too
         raise Wrong(f"{where or stated(arguments)}: your function raises {described(error)}") from error
@@ -190,6 +145,8 @@ def numbers(value: Any, shape: tuple[int, ...] = (), where: str = "") -> Tensor:
     where: what stands before the sentence. A single number may come in any shape.
     """
 
+    unfit = f"your answer is {shown(value)}, and should be made of real numbers"
+
     def refuse(own: tuple[int, ...]) -> None:
         if own != shape and not (math.prod(own) == math.prod(shape) == 1):
             asked = f"numbers of the shape {shape}" if shape else "one number"
@@ -197,19 +154,21 @@ def numbers(value: Any, shape: tuple[int, ...] = (), where: str = "") -> Tensor:
 
     if isinstance(value, Tensor | np.ndarray):
         refuse(tuple(value.shape))  # before what may be huge is copied
-    elif isinstance(value, list | tuple) and len(value) != math.prod(shape[:1]):
-        refuse((len(value),))
-    unfit = f"{where}your answer is {shown(value)}, and should be made of real numbers"
     try:
+        length = len(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
+        if length is not None and length != math.prod(shape[:1]):
+            refuse((length,))
         if isinstance(value, list | tuple):
             value = [_as_array(own) if isinstance(own, Tensor) else own for own in value]
         array = _as_array(value) if isinstance(value, Tensor) else np.asarray(value)
         if array.dtype.kind == "O":  # what knows of itself how to be a number, such as SymPy's
             array = array.astype(np.float64)
-    except Exception as error:
-        raise Wrong(unfit) from error
+    except (Wrong, TimeUp):
+        raise
+    except BaseException as error:
+        raise Wrong(f"{where}{unfit}") from error
     if array.dtype.kind not in "fiu":
-        raise Wrong(unfit)
+        raise Wrong(f"{where}{unfit}")
     refuse(array.shape)
     tensor = torch.from_numpy(array.astype(np.float64)).reshape(shape)
     if not bool(tensor.isfinite().all()):
@@ -229,19 +188,29 @@ def compare(
     mistakes: Sequence[Mistake],
     relative: float,
     parts: int = 1,
+) -> None:
+    """Raise Wrong where answer(**case) is not right(**case), as `settle` does; an answer is so many numbers."""
+    shape = () if parts == 1 else (parts,)
+    settle([numbers(call(answer, own), shape, f"{stated(own)}: ") for own in cases], cases, right, mistakes, relative)
+
+
+def settle(
+    given: Sequence[Tensor],
+    cases: Sequence[dict[str, Any]],
+    right: Callable[..., Any],
+    mistakes: Sequence[Mistake],
+    relative: float,
     what: str = "your answer",
 ) -> None:
-    """Raise Wrong where answer(**case) is not right(**case): with the first such case, so give the smallest first.
+    """Raise Wrong where what is given for a case is not right(**case).
 
-    relative: how far it may be off, as a share of the right one. parts: how many numbers an answer is. The idea of the
-    first mistake that gives the answer's numbers in *every* case is named.
+    It tells the first such case, so give the smallest first, and the idea of the first mistake that gives the same
+    numbers in *every* case. relative: how far it may be off, as a share of the right one.
     """
-    shape = () if parts == 1 else (parts,)
-    given = [numbers(call(answer, case), shape, f"{stated(case)}: ") for case in cases]
 
     def agree(other: Callable[..., Any], at: int) -> bool:
         expected = torch.tensor(other(*cases[at].values()), dtype=torch.float64)
-        return bool(((given[at] - expected).abs() <= relative * expected.abs()).all())
+        return bool(((given[at] - expected).abs() <= relative * (1 + 1e-9) * expected.abs()).all())
 
     off = next((at for at in range(len(cases)) if not agree(right, at)), None)
     if off is not None:
@@ -267,8 +236,10 @@ def shown(value: Any) -> str:
         elif isinstance(value, list | tuple) and len(value) <= FEW:
             text = f"({', '.join(map(shown, value))})"
         else:
-            text = value if isinstance(value, str) else repr(value)
-    except Exception:
+            text = str(value) if isinstance(value, str | BaseException) else repr(value)
+    except TimeUp:
+        raise
+    except BaseException:  # of an answer's own making
         text = f"a {type(value).__name__}"
     line = " ".join(text.split())
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
@@ -276,4 +247,4 @@ def shown(value: Any) -> str:
 
 def described(error: BaseException) -> str:
     """An error in one line."""
-    return f"{type(error).__name__}: {shown(str(error))}"
+    return f"{type(error).__name__}: {shown(error)}"

@@ -32,6 +32,8 @@ FOLLOWS = [
 @exercise(NOTEBOOK, "4")
 def fair_claims(answer: Any) -> str:
     """Three booleans: which of the three claims of section 4 follow from the numbers."""
+    if isinstance(answer, Tensor | np.ndarray) and answer.shape == (CLAIMS,):
+        answer = answer.tolist()
     if not isinstance(answer, tuple | list) or len(answer) != CLAIMS:
         raise Wrong(
             f"your answer is {shown(answer)}, and should be {CLAIMS} of True and False, such as (True, True, True)"
@@ -68,16 +70,16 @@ def _each(bound: Any) -> Any:
     return lambda vae, flow, dims: tuple(bound(own, dims) for own in _few(vae, flow))
 
 
+UNFAIR = "one model has more draws than the other, so that its bound is tighter: is that fair?"
 ONE_SCALE_MISTAKES = [
     Mistake(_each(lambda own, dims: _bits(own, dims) * math.log(2)), "nats per dimension, where bits are asked for"),
     Mistake(
         _each(lambda own, dims: _bits(own, 1)), "a sum over all dimensions, where bits *per dimension* are asked for"
     ),
     Mistake(_each(lambda own, dims: -_bits(own, dims)), "the sign: lower bits per dimension are better"),
-    Mistake(
-        lambda vae, flow, dims: (_bits(vae, dims), _bits(flow, dims)),
-        "one model has more draws than the other, so that its bound is tighter: is that fair?",
-    ),
+    Mistake(lambda vae, flow, dims: (_bits(vae, dims), _bits(flow, dims)), UNFAIR),
+    Mistake(lambda vae, flow, dims: (_bits(_few(vae, flow)[0], dims), _bits(flow, dims)), UNFAIR),
+    Mistake(lambda vae, flow, dims: (_bits(vae, dims), _bits(_few(vae, flow)[1], dims)), UNFAIR),
     Mistake(
         _each(lambda own, dims: float(-own.mean() / dims / math.log(2))),
         "a mean of logarithms over the draws; the tighter bound has the logarithm of a mean",
@@ -158,7 +160,7 @@ def _weights(answer: Any) -> Tensor:
     weights = torch.cat([numbers(answer.get(name, 0.0), (1,), f"the weight of {name}: ") for name in COMPONENTS])
     if weights.min() < 0 or abs(weights.sum().item() - 1) > 1e-6:
         raise Wrong(f"weights are not negative and add up to 1; yours add up to {weights.sum().item():.6g}")
-    return weights
+    return weights / weights.sum()
 
 
 @exercise(NOTEBOOK, "4", seconds=60)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.stats import wasserstein_distance
 from torch import Tensor, nn
 
-from gm_helpers.exercises.checking import Mistake, Wrong, call, compare, exercise, numbers, rng, shown, stated
+from gm_helpers.exercises.checking import Mistake, Wrong, call, compare, exercise, numbers, rng, settle, shown, stated
 
 NOTEBOOK = "2_gan"
 
@@ -43,8 +43,10 @@ SPIRAL_MISTAKES = [
     ),
     Mistake(lambda eta, n: 1 + n * eta**2 / 2, "that is the first term of an expansion in η, and not the whole"),
     Mistake(lambda eta, n: math.exp(n * eta**2 / 2), "that holds for small η alone; here η is not small"),
-    Mistake(lambda eta, n: _simulated(eta, n, in_turn=True), _ALTERNATING),
-    Mistake(lambda eta, n: _simulated(eta, n, in_turn=True, start=1j), _ALTERNATING),
+    *(
+        Mistake(lambda eta, n, own=own: _simulated(eta, n, in_turn=True, start=own), _ALTERNATING)
+        for own in (1, 1j, (1 + 1j) / math.sqrt(2))
+    ),
 ]
 
 
@@ -55,8 +57,8 @@ def spiral_radius(answer: Any) -> str:
     Compared with a simulation from a random point of the unit circle.
     """
     random = rng()
-    cases = [{"eta": 0.5, "n": 1}, {"eta": 0.5, "n": 2}, {"eta": 0.1, "n": 100}]
-    cases += [{"eta": random.uniform(0.05, 0.9), "n": int(random.integers(3, 100))} for _ in range(17)]
+    cases = [{"eta": 0.5, "n": 1}, {"eta": 0.5, "n": 2}, {"eta": 0.95, "n": 3}, {"eta": 0.05, "n": 100}]
+    cases += [{"eta": random.uniform(0.05, 0.9), "n": int(random.integers(3, 100))} for _ in range(16)]
     start = complex(np.exp(1j * random.uniform(0, 2 * np.pi)))
     compare(answer, cases, lambda eta, n: _simulated(eta, n, start=start), SPIRAL_MISTAKES, relative=1e-4)
     return "20 pairs of η and n, simulated from a random point of the circle"
@@ -65,22 +67,27 @@ def spiral_radius(answer: Any) -> str:
 # ---------------------------------------------------------------- 2.3
 
 LOG_2, LOG_4 = math.log(2), math.log(4)
-# what each gives where the bound is b
+# what each gives where the bound is b, and c with the new halves exchanged
 JSD_MISTAKES = [
-    Mistake(lambda b: 2 * b, "V + log 4 is *twice* the divergence"),
-    Mistake(lambda b: 2 * b - LOG_4, "that is V itself; 2.3 says how V and the JSD hang together"),
-    Mistake(lambda b: b - LOG_2, "that is V/2; where has log 4 gone?"),
-    Mistake(lambda b: LOG_4 - 2 * b, "that is the sum of the two cross-entropies, −V; 2.3 says what follows from V"),
-    Mistake(lambda b: LOG_2 - b, "that is the mean cross-entropy, −V/2; 2.3 says what follows from V"),
-    Mistake(lambda b: -b, "the sign: a cross-entropy is the *negative* of a mean log-probability"),
-    Mistake(lambda b: b / LOG_2, "that is in bits, and nats are asked for"),
+    Mistake(lambda b, c: 2 * b, "V + log 4 is *twice* the divergence"),
+    Mistake(lambda b, c: 2 * b - LOG_4, "that is V itself; 2.3 says how V and the JSD hang together"),
+    Mistake(lambda b, c: b - LOG_2, "that is V/2; where has log 4 gone?"),
+    Mistake(lambda b, c: b - LOG_2 / 2, "V and log 4, or V/2 and log 2: that is ½ (V + log 2)"),
+    Mistake(lambda b, c: b / 2 + LOG_2 / 2, "V is the sum of two means, one over data and one over samples"),
+    Mistake(lambda b, c: LOG_4 - 2 * b, "that is the sum of the two cross-entropies, −V; 2.3 says what follows from V"),
+    Mistake(lambda b, c: LOG_2 - b, "that is the mean cross-entropy, −V/2; 2.3 says what follows from V"),
+    Mistake(lambda b, c: -b, "the sign: a cross-entropy is the *negative* of a mean log-probability"),
+    Mistake(lambda b, c: c, "data and samples are exchanged, in the fit or in the score"),
+    Mistake(lambda b, c: b / LOG_2, "that is in bits, and nats are asked for"),
 ]
-ON_TRAINING = (
-    "it looks at the halves that the discriminator was fitted to, whose accidents it knows; "
-    "the score has to be taken on the new ones, and on both of them"
-)
+# what each gives with the new halves exchanged, where the bound is c
+EXCHANGED_MISTAKES = [
+    Mistake(lambda c: 0.0, "it is cut off at 0; give it as it comes, also where it is negative"),
+    Mistake(lambda c: -c, "its sign is taken off; give it as it comes, also where it is negative"),
+]
 LOOSE = "if it is a bound, it is a loose one: is the discriminator fitted to the end?"
-ON_BOTH = "the new halves have had a part in the fit; then they can't judge it"
+ON_OLD = "the score has to get worse then: it is to be taken on the new halves, on both of them, and on them alone"
+ON_NEW = "new halves that are mixed half and half should score half-way between: have they had a part in the fit?"
 
 
 def _normals(random: np.random.Generator, n: int, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
@@ -94,12 +101,12 @@ def _score(logit: Callable[[Tensor], Tensor], new_data: Tensor, new_samples: Ten
     return ((value + LOG_4) / 2).item()
 
 
-@exercise(NOTEBOOK, "2.3", seconds=15)
+@exercise(NOTEBOOK, "2.3", seconds=20)
 def jsd_bound(answer: Any) -> str:
     """(old_data, old_samples, new_data, new_samples), each (N,) -> a lower bound on the JSD in nats.
 
     It fits a discriminator to the first two and scores it on the others. Tried on two normals, whose best
-    discriminator is known, on the same with the new halves exchanged, and on two equal normals.
+    discriminator is known, on the same with the new halves exchanged and mixed, and on two equal normals.
     """
     random = rng()
     centre, scale = random.uniform(-1, 1), random.uniform(0.7, 1.5)
@@ -115,25 +122,31 @@ def jsd_bound(answer: Any) -> str:
         return numbers(call(answer, sets | other), where=where).item()
 
     where = "two normals 1½ deviations apart, 2,000 draws in each set: "
-    given, possible = bound(where), _score(best, sets["new_data"], sets["new_samples"])
-    if not 0.7 * possible <= given <= possible + 0.02:
-        known = min(JSD_MISTAKES, key=lambda own: abs(given - own.gives(possible)))
-        idea = known.idea if abs(given - known.gives(possible)) < 0.05 else LOOSE if given < possible else ""
-        sentence = f"{where}your bound is {given:.3f} nats, and that of the best discriminator is {possible:.3f}."
-        raise Wrong(f"{sentence}\n{idea}".strip())
     exchanged = {"new_data": sets["new_samples"], "new_samples": sets["new_data"]}
-    turned = bound(f"{where}the new halves exchanged: ", **exchanged)
-    least = _score(best, **exchanged)
-    if turned > 0.5 * least:
-        sentence = "the same with the new halves exchanged, so that your discriminator takes each for the other:"
-        idea = ON_BOTH if abs(turned) < 0.1 else ON_TRAINING
-        raise Wrong(
-            f"{sentence} your bound is {turned:.3f} nats, and that of the best discriminator {least:.3f}.\n{idea}"
-        )
+    mixed = {
+        name: torch.cat([sets[name], own])[torch.from_numpy(random.permutation(4000))]
+        for name, own in exchanged.items()
+    }
+    given, possible = bound(where), _score(best, sets["new_data"], sets["new_samples"])
+    turned, least = bound(f"{where}the new halves exchanged: ", **exchanged), _score(best, **exchanged)
+    if not 0.55 * possible <= given <= possible + 0.02:
+        known = [own.idea for own in JSD_MISTAKES if abs(given - own.gives(possible, least)) < 0.02]
+        loose = [LOOSE] if given < possible else []
+        sentence = f"{where}your bound is {given:.3f} nats, and that of the best discriminator is {possible:.3f}."
+        raise Wrong("\n".join([sentence, *(known or loose)[:1]]))
+    sentence = f"the same with the new halves exchanged: your bound is {turned:.3f} nats, where it was {given:.3f}."
+    for own in EXCHANGED_MISTAKES:
+        if abs(turned - own.gives(least)) <= 1e-9 + 0.1 * abs(own.gives(least)):
+            raise Wrong(f"{sentence}\n{own.idea}")
+    halfway = bound(f"{where}the new halves mixed: ", **mixed)
+    if abs(halfway - (given + turned) / 2) > 0.01:
+        raise Wrong(f"{sentence}\nMixed half and half: {halfway:.3f}.\n{ON_NEW}")
+    if turned > 0.45 * least:
+        raise Wrong(f"{sentence}\n{ON_OLD}")
     equal = bound("two equal normals: ", **dict(zip(sets, _normals(random, 2000, first, first), strict=True)))
     if equal > 0.02:
         raise Wrong(f"two equal normals, whose divergence is 0: your lower bound is {equal:.3f} nats")
-    return "two normals 1½ deviations apart, the same with the new halves exchanged, and two equal normals"
+    return "two normals 1½ deviations apart, the same with the new halves exchanged and mixed, and two equal normals"
 
 
 # ---------------------------------------------------------------- 2.5
@@ -218,9 +231,9 @@ WASTEFUL = (
 )
 
 
-def _play(step: Callable[..., Any], seed: int, steps: int) -> tuple[Tensor, int, bool]:
-    """All parameters after so many steps, how often a gradient reached G's output, whether G had other noise."""
-    random, passes, other = np.random.default_rng(seed), 0, False
+def _play(step: Callable[..., Any], seed: int, steps: int) -> tuple[Tensor, bool, bool]:
+    """All parameters after so many steps; whether a gradient reached G in D's turn; whether G had other noise."""
+    random, passes, wasteful, other = np.random.default_rng(seed), 0, False, False
     noise = torch.empty(0)
 
     def count(_: Tensor) -> None:
@@ -233,17 +246,22 @@ def _play(step: Callable[..., Any], seed: int, steps: int) -> tuple[Tensor, int,
         if output.requires_grad:
             output.register_hook(count)
 
+    def before_d_moves(*_: Any) -> None:
+        nonlocal wasteful
+        wasteful |= passes > 0
+
     players = _players(random)
     players[1].register_forward_hook(watch)
     # Adam doesn't notice a constant factor in a loss, so that sums, means and halves are all right
     optimizers = [torch.optim.Adam(own.parameters(), lr=0.01, betas=(0.5, 0.9), eps=1e-12) for own in players]
+    optimizers[0].register_step_pre_hook(before_d_moves)
     for _ in range(steps):
         real, noise = (torch.from_numpy(random.normal(size=(16, own))) for own in (3, 2))
-        arguments = (*players, *optimizers, real + 1, noise)
+        arguments, passes = (*players, *optimizers, real + 1, noise), 0
         names = ("D", "G", "d_optimizer", "g_optimizer", "real", "noise")
         call(step, dict(zip(names, arguments, strict=True)), "two small networks, batches of 16")
     parameters = [own.detach().flatten() for player in players for own in player.parameters()]
-    return torch.cat(parameters), passes, other
+    return torch.cat(parameters), wasteful, other
 
 
 @exercise(NOTEBOOK, "2.5")
@@ -254,19 +272,19 @@ def game_step(answer: Any) -> str:
     """
     seed = int(rng().integers(2**31))
     for steps in (1, 2):
-        given, passes, other = _play(answer, seed, steps)
+        given, wasteful, other = _play(answer, seed, steps)
         right = _play(_reference(), seed, steps)[0]
-        off = (given - right).abs() > 1e-5  # a step moves each parameter by about 0.01
+        off = ~((given - right).abs() <= 1e-5)  # a step moves each parameter by about 0.01
         if bool(off.any()):
             both = _play(answer, seed, 2)[0]
             known = [own.idea for own in STEP_MISTAKES if torch.allclose(_play(own.gives, seed, 2)[0], both, 0, 1e-5)]
-            at = int((given - right).abs().argmax())
+            at = int((given - right).abs().nan_to_num(math.inf).argmax())
             raise Wrong(
                 f"after {steps} of 2 steps {int(off.sum())} of {len(right)} parameters are not as they should be; "
                 f"one is {shown(given[at])}, and should be {shown(right[at])}."
                 f"\n{OTHER_NOISE if other else (known or [''])[0]}".strip()
             )
-    return "two steps, every parameter of both players" + (f"\n{WASTEFUL}" if passes > 2 else "")
+    return "two steps, every parameter of both players" + (f"\n{WASTEFUL}" if wasteful else "")
 
 
 GRID = torch.linspace(-12, 12, 4801, dtype=torch.float64)  # θ lies in [−3, 3], and all deviations are 1
@@ -337,7 +355,6 @@ def smoothed_gradient(answer: Any) -> str:
 
 # ---------------------------------------------------------------- Beyond (b)
 
-POINTS = torch.linspace(-12, 12, 2001, dtype=torch.float64)
 STRAIGHT = "a straight line sees the means alone: where should it go up, and where down?"
 LINE_MISTAKES = [
     Mistake(
@@ -370,11 +387,15 @@ WITNESS_MISTAKES = [
 
 
 def _on(witness: Any, x: Tensor, where: str) -> Tensor:
-    """The witness at these points, asked for all at once or, where it takes no more, one by one."""
+    """The witness at these points, asked for all at once or, where that fails, one by one."""
     try:
-        return numbers(call(witness, {"x": x}), tuple(x.shape))
-    except Wrong:
-        return torch.cat([numbers(call(witness, {"x": float(own)}), (1,), where) for own in x])
+        given = call(witness, {"x": x}, where)
+    except Wrong as wrong:
+        try:
+            given = [call(witness, {"x": own}, where) for own in x.tolist()]
+        except Wrong:
+            raise wrong from None
+    return numbers(given, tuple(x.shape), f"{where}, your witness at {len(x):,} points: ")
 
 
 @exercise(NOTEBOOK, "Beyond (b)")
@@ -388,31 +409,30 @@ def wasserstein_line(answer: Any) -> str:
     pairs: list[tuple[Any, Any]] = [([-1.0, 1.0], [0.0, 0.0]), ([0.0, 3.0], [2.0, 1.0])]
     pairs += [(random.normal(size=n), random.normal(1, 2, size=n)) for n in (1, 2, 5, 40)]
     cases = [{"a": torch.tensor(a).double(), "b": torch.tensor(b).double()} for a, b in pairs]
-
-    def distance(a: Tensor, b: Tensor) -> Any:
-        return _distance_and_witness(answer, {"a": a, "b": b})[0]
-
-    def reached(a: Tensor, b: Tensor) -> float:
-        case = {"a": a, "b": b}
-        witness, where = _distance_and_witness(answer, case)[1], f"{stated(case)}: "
-        return (_on(witness, a, where).mean() - _on(witness, b, where).mean()).item()
-
-    compare(distance, cases, _transport, LINE_MISTAKES, relative=1e-4, what="your distance")
-    for case in cases:
-        _refuse_steep(_distance_and_witness(answer, case)[1], case)
-    compare(reached, cases, _transport, WITNESS_MISTAKES, relative=1e-4, what="what your witness reaches")
+    given = [_distance_and_witness(answer, case) for case in cases]
+    distances = [numbers(own, where=f"{stated(case)}: ") for (own, _), case in zip(given, cases, strict=True)]
+    settle(distances, cases, _transport, LINE_MISTAKES, relative=1e-4, what="your distance")
+    reached = [_reached(own, case, random) for (_, own), case in zip(given, cases, strict=True)]
+    settle(reached, cases, _transport, WITNESS_MISTAKES, relative=1e-4, what="what your witness reaches")
     return "6 pairs of samples of 1 to 40 points; the witness reaches the distance, and its slope is at most 1"
 
 
-def _refuse_steep(witness: Any, case: dict[str, Any]) -> None:
-    """Raise Wrong where the witness rises or falls by more than its points lie apart."""
-    where, on = f"{stated(case)}: ", torch.cat([POINTS, *case.values()]).sort().values
-    on = on[torch.cat([torch.tensor([True]), on.diff() > 1e-3])]  # between nearer points rounding counts
-    steep = (_on(witness, on, where).diff() / on.diff()).abs()
+def _reached(witness: Any, case: dict[str, Tensor], random: np.random.Generator) -> Tensor:
+    """The witness's mean over a less that over b; raises Wrong where it is steeper than 1, from nearby to far away."""
+    n, near = len(case["a"]), torch.from_numpy(random.uniform(-12, 12, size=300))
+    far = torch.tensor([-1000.0, -100, -30, 30, 100, 1000], dtype=torch.float64)
+    x = torch.cat([case["a"], case["b"], near, near + 0.002, far])
+    order = torch.from_numpy(random.permutation(len(x)))
+    values, where = torch.empty_like(x), stated(case)
+    values[order] = _on(witness, x[order], where)
+    by_place = x.argsort()
+    steps, rises = x[by_place].diff(), values[by_place].diff().abs()
+    steep = torch.where(steps > 1e-3, rises / steps, 0)  # between nearer points rounding counts
     if steep.max() > 1.01:
         at = int(steep.argmax())
-        ends = f"{shown(on[at])} and {shown(on[at + 1])}"
-        raise Wrong(f"{where}between {ends} your witness has the slope {shown(steep[at])}, and 1 is allowed")
+        ends = " and ".join(f"{own:.6g}" for own in x[by_place][at : at + 2].tolist())
+        raise Wrong(f"{where}: between {ends} your witness has the slope {shown(steep[at])}, and 1 is allowed.")
+    return values[:n].mean() - values[n : 2 * n].mean()
 
 
 def _transport(a: Tensor, b: Tensor) -> float:
