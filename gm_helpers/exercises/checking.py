@@ -66,7 +66,7 @@ class Open(Exception):  # noqa: N818
 
 
 EXERCISES: dict[str, Exercise] = {}
-UNTOUCHED = Verdict("open", "nothing is filled in yet")
+UNTOUCHED = Verdict("open", "Nothing is filled in yet.")
 
 
 def exercise(
@@ -95,15 +95,23 @@ def exercise(
 def _judge(check: Callable[[Any], str], answer: Any, seconds: float) -> Verdict:
     try:
         with stopped_after(seconds), unnoticed():
-            return UNTOUCHED if _is_open(answer) else Verdict("right", check(answer))
+            return UNTOUCHED if _is_open(answer) else _verdict("right", check(answer))
     except Wrong as wrong:
-        return Verdict("wrong", str(wrong))
+        return _verdict("wrong", str(wrong))
     except Open as reason:
-        return Verdict("open", str(reason))
+        return _verdict("open", str(reason))
     except TimeUp:
-        return Verdict("wrong", f"your answer was stopped after {seconds:.0f} s: does it come to an end?")
+        return _verdict("wrong", f"your answer was stopped after {seconds:.0f} s: does it come to an end?")
     except BaseException as error:
-        return Verdict("wrong", f"the checker failed with your answer, which is a defect of ours: {described(error)}")
+        return _verdict("wrong", f"the checker failed with your answer, a defect of ours: {described(error)}")
+
+
+def _verdict(status: str, message: str) -> Verdict:
+    """Each line of the message becomes a sentence."""
+    lines = (
+        f"{own[:1].upper()}{own[1:]}{'' if own.endswith(('.', '?', '…', ')')) else '.'}" for own in message.split("\n")
+    )
+    return Verdict(status, "\n".join(lines))
 
 
 def _is_open(answer: Any) -> bool:
@@ -221,8 +229,8 @@ def settle(
 
 
 def stated(case: dict[str, Any]) -> str:
-    """A case in words, such as "η = 0.5, n = 2"."""
-    return ", ".join(f"{name} = {shown(value)}" for name, value in case.items())
+    """A case in words, such as "at eta = 0.5, n = 2"."""
+    return "at " + ", ".join(f"{name} = {shown(value)}" for name, value in case.items())
 
 
 def shown(value: Any) -> str:
