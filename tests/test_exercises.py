@@ -421,14 +421,6 @@ def test_the_floor_of_two_sets_of_one_normal_goes_with_the_inverse_of_their_size
 # ---------------------------------------------------------------- whatever it is given
 
 
-def endless(*_):
-    while True:
-        try:  # noqa: SIM105
-            time.sleep(0.01)
-        except Exception:
-            pass
-
-
 def catches_everything(*_):
     while True:
         try:  # noqa: SIM105
@@ -437,8 +429,24 @@ def catches_everything(*_):
             pass
 
 
+def sleeps_and_catches(*_):
+    while True:
+        try:  # noqa: SIM105
+            time.sleep(100)
+        except BaseException:
+            pass
+
+
+def catches_twice(*_):
+    while True:
+        try:  # noqa: SIM105
+            sleeps_and_catches() if catches_everything() else None
+        except BaseException:
+            pass
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("answer", [endless, catches_everything, lambda *_: time.sleep(100), lambda *_: signal.pause()])
+@pytest.mark.parametrize("answer", [catches_everything, sleeps_and_catches, catches_twice, lambda *_: signal.pause()])
 def test_an_answer_that_hangs_is_stopped(answer, monkeypatch):
     start = time.monotonic()
     hanging = checking.exercise("7_toy", "7", seconds=1)(lambda own: str(checking.call(own, {"x": 1})))
