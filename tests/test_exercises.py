@@ -63,7 +63,7 @@ def loop(eta, n):
     return radius
 
 
-def in_float32(eta, n):
+def turned_in_float32(eta, n):
     z = torch.tensor([0.6, 0.8])
     turn = torch.tensor([[1, -eta], [eta, 1]])
     for _ in range(n):
@@ -109,6 +109,28 @@ def half_wasserstein(witness):
 def not_a_number(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
     for own in [*D.parameters(), *G.parameters()]:
         own.data.fill_(math.nan)
+
+
+def smaller(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
+    del D[0]
+
+
+def polluted(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
+    d_optimizer.zero_grad()
+    g_optimizer.zero_grad()
+    (F.softplus(-D(real)) + F.softplus(D(G(noise)))).mean().backward()
+    d_optimizer.step()
+    F.softplus(-D(G(noise))).mean().backward()
+    g_optimizer.step()
+
+
+def in_float32(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
+    step()(D.float(), G.float(), d_optimizer, g_optimizer, real.float(), noise.float())
+
+
+def by_an_unseeded_fit(old_data, old_samples, *new):
+    some = torch.from_numpy(np.random.default_rng().permutation(len(old_data))[:1000])
+    return by_scikit_learn(old_data[some], old_samples[some], *new)
 
 
 def step(zero=True, detach=True, order="DG", halves=0.5, fresh=False):
@@ -227,13 +249,13 @@ def bits_by_scipy(vae_nats, flow_nats, dims, change=lambda own: own, draws=None)
 RIGHT = {
     "spiral_radius": [
         loop,
-        in_float32,
+        turned_in_float32,
         lambda eta, n: abs(complex(1, eta) ** n),
         lambda eta, n: sympy.sqrt(1 + sympy.Float(eta) ** 2) ** n,
         lambda eta, n: np.linalg.norm(np.linalg.matrix_power([[1, -eta], [eta, 1]], n) @ [0, 1], keepdims=True),
     ],
-    "jsd_bound": [by_scikit_learn, by_histogram],
-    "game_step": [step(), step(halves=1), step(detach=False), by_autograd_grad],
+    "jsd_bound": [by_scikit_learn, by_histogram, by_an_unseeded_fit],
+    "game_step": [step(), step(halves=1), step(detach=False), by_autograd_grad, in_float32],
     "smoothed_gradient": [by_draws, by_quad],
     "wasserstein_line": [by_linear_programme, one_by_one],
     "frechet_floor": [lambda at: [at * 2, at * 0.5], lambda at: torch.tensor([2.05, 0.48]) * at],
@@ -287,6 +309,8 @@ WRONG = {
         (reversed_gradient, "which label does G wish for"),
         (lambda *_: 0, "no parameter has moved"),
         (not_a_number, "one is nan"),
+        (polluted, "gradients add up"),
+        (smaller, "other parameters than before"),
     ],
     "smoothed_gradient": [
         (lambda theta: 0.9 * by_quad(theta), "constant factor in D"),
