@@ -280,11 +280,11 @@ WRONG = {
         (lambda p, q, r, s: by_scikit_learn(p, q, r, q), "data for new_samples(.|\n)*on both of them"),
         (
             lambda p, q, r, s: (by_scikit_learn(p, q, r, s) + by_scikit_learn(p, q, p, q)) / 2,
-            "both new halves(.|\n)*on them alone",
+            "both new sets(.|\n)*on them alone",
         ),
         (
             lambda p, q, r, s: by_scikit_learn(torch.cat([p, r]), torch.cat([q, s]), r, s),
-            "have the new halves had a part in the fit",
+            "have the new sets had a part in the fit",
         ),
         (jsd_by(lambda b: b - math.log(4) / 2), "where has log 4 gone"),
         (jsd_by(lambda b: 2 * b), "twice"),
@@ -296,9 +296,9 @@ WRONG = {
         (jsd_by(abs), "its sign is taken off"),
         (
             lambda p, q, r, s: by_scikit_learn(torch.cat([p, r[::10]]), torch.cat([q, s[::10]]), r, s),
-            "have the new halves had a part in the fit",
+            "have the new sets had a part in the fit",
         ),
-        (lambda p, q, r, s: by_scikit_learn(r, s, r, s), "have the new halves had a part in the fit"),
+        (lambda p, q, r, s: by_scikit_learn(r, s, r, s), "have the new sets had a part in the fit"),
     ],
     "game_step": [
         (step(zero=False), "gradients add up"),
@@ -325,7 +325,7 @@ WRONG = {
         (lambda a, b: (one_by_one(a, b)[0], lambda x: -one_by_one(a, b)[1](x)), "sign is reversed"),
         (lambda a, b: (one_by_one(a, b)[0], lambda x: x), "a straight line"),
         (lambda a, b: (one_by_one(a, b)[0], lambda x: 2 * by_linear_programme(a, b)[1](x)), "has the slope 2, and 1"),
-        (lambda a, b: one_by_one(a, b)[0], "a pair: a number and a function"),
+        (lambda a, b: one_by_one(a, b)[0], "first a number, then a function"),
         (half_wasserstein(lambda a, b: lambda x: 0 * x), "a constant sees"),
         (half_wasserstein(lambda a, b: lambda x: witness_of(a, b)(x).mean() + 0 * x), "a constant sees"),
         (half_wasserstein(lambda a, b: lambda x: np.sort(witness_of(a, b)(x))), "slope|reaches"),
@@ -667,7 +667,7 @@ def test_cases_are_drawn_anew_at_each_check(monkeypatch):
 
 def test_the_smallest_case_that_fails_is_shown_with_what_is_right_there():
     cases = [{"x": 0.0}, {"x": 1.0}, {"x": 2.0}]
-    with pytest.raises(Wrong, match=r"^at x = 1: your answer is 1, and should be 3\.$"):
+    with pytest.raises(Wrong, match=r"^for x = 1: your answer is 1, and should be 3\.$"):
         checking.compare(lambda x: x, cases, lambda x: 3 * x, [Mistake(lambda x: 2 * x, "not that")], relative=0.1)
 
 
@@ -703,12 +703,22 @@ def test_numbers_keep_their_shape_and_become_float64():
         checking.numbers([1.0, 2.0], where="at x: ")
 
 
+def test_a_missing_return_is_guessed():
+    assert exercises.spiral_radius(lambda eta, n: [].append(eta)).message == (
+        "For eta = 0.5, n = 1: your function returns nothing: is a `return` missing?"
+    )
+
+
+def test_what_is_right_is_not_told_where_it_is_all_that_is_asked():
+    assert exercises.frechet_floor(lambda at: (at, at)).message.startswith("For at_5000 = 1: your answer is (1, 1).\n")
+
+
 def test_a_value_in_a_message_takes_one_line():
     assert checking.shown(torch.zeros(1000)) == "1,000 numbers"
     assert checking.shown([1.23456, "a\nb"]) == "(1.235, a b)"
     assert len(checking.shown("x" * 1000)) == checking.WIDTH
     assert checking.shown(Evil()) == "a Evil"
-    assert checking.stated({"η": 0.5, "n": 2}) == "at η = 0.5, n = 2"
+    assert checking.stated({"η": 0.5, "n": 2}) == "for η = 0.5, n = 2"
     assert checking.described(KeyError("x")) == "KeyError: 'x'"
 
 

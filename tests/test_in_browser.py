@@ -161,7 +161,7 @@ def test_an_exercise_answers_at_once_and_the_table_counts_it(page, lab):
     name, wrong = "exercise-spiral_radius", "exercises.spiral_radius(lambda eta, n: (1 + eta) ** n)"
     assert page.evaluate(RUN_ONE, [name, None]) == "open\nNothing is filled in yet."
     said = page.evaluate(RUN_ONE, [name, wrong]).splitlines()
-    assert said[:2] == ["wrong", "At eta = 0.5, n = 1: your answer is 1.5, and should be 1.118."]
+    assert said[:2] == ["wrong", "For eta = 0.5, n = 1: your answer is 1.5, and should be 1.118."]
     assert said[2].startswith("The step is at a right angle to the radius")
     assert "0 of 6 right" in page.evaluate(RUN_ONE, [-1, None])
     assert page.evaluate(RUN_ONE, [name, wrong.replace("eta) ** n", "eta**2) ** (n / 2)")]).startswith(

@@ -153,6 +153,8 @@ def numbers(value: Any, shape: tuple[int, ...] = (), where: str = "") -> Tensor:
     where: what stands before the sentence. A single number may come in any shape.
     """
 
+    if value is None:
+        raise Wrong(f"{where}your function returns nothing: is a `return` missing?")
     unfit = f"your answer is {shown(value)}, and should be made of real numbers"
 
     def refuse(own: tuple[int, ...]) -> None:
@@ -180,7 +182,8 @@ def numbers(value: Any, shape: tuple[int, ...] = (), where: str = "") -> Tensor:
     refuse(array.shape)
     tensor = torch.from_numpy(array.astype(np.float64)).reshape(shape)
     if not bool(tensor.isfinite().all()):
-        raise Wrong(f"{where}your answer is {shown(value)}, and should be finite")
+        what = f"your answer is {shown(value)}" if tensor.numel() <= FEW else "some of its numbers are nan or infinite"
+        raise Wrong(f"{where}{what}, and should be finite")
     return tensor
 
 
@@ -196,10 +199,11 @@ def compare(
     mistakes: Sequence[Mistake],
     relative: float,
     parts: int = 1,
+    tell: bool = True,
 ) -> None:
     """Raise Wrong where answer(**case) is not right(**case), as `settle` does; an answer is so many numbers."""
-    shape = () if parts == 1 else (parts,)
-    settle([numbers(call(answer, own), shape, f"{stated(own)}: ") for own in cases], cases, right, mistakes, relative)
+    given = [numbers(call(answer, own), () if parts == 1 else (parts,), f"{stated(own)}: ") for own in cases]
+    settle(given, cases, right, mistakes, relative, tell=tell)
 
 
 def settle(
@@ -209,11 +213,13 @@ def settle(
     mistakes: Sequence[Mistake],
     relative: float,
     what: str = "your answer",
+    tell: bool = True,
 ) -> None:
     """Raise Wrong where what is given for a case is not right(**case).
 
     It tells the first such case, so give the smallest first, and the idea of the first mistake that gives the same
-    numbers in *every* case. relative: how far it may be off, as a share of the right one.
+    numbers in *every* case. relative: how far it may be off, as a share of the right one. tell: whether to say what is
+    right, which where one number is asked for would give it away.
     """
 
     def agree(other: Callable[..., Any], at: int) -> bool:
@@ -223,14 +229,15 @@ def settle(
     off = next((at for at in range(len(cases)) if not agree(right, at)), None)
     if off is not None:
         expected = right(*cases[off].values())
-        sentence = f"{stated(cases[off])}: {what} is {shown(given[off])}, and should be {shown(expected)}."
+        right_one = f", and should be {shown(expected)}" if tell else ""
+        sentence = f"{stated(cases[off])}: {what} is {shown(given[off])}{right_one}."
         known = (own.idea for own in mistakes if all(agree(own.gives, at) for at in range(len(cases))))
         raise Wrong("\n".join([sentence, next(known, "")]).strip())
 
 
 def stated(case: dict[str, Any]) -> str:
-    """A case in words, such as "at eta = 0.5, n = 2"."""
-    return "at " + ", ".join(f"{name} = {shown(value)}" for name, value in case.items())
+    """A case in words, such as "for eta = 0.5, n = 2"."""
+    return "for " + ", ".join(f"{name} = {shown(value)}" for name, value in case.items())
 
 
 def shown(value: Any) -> str:

@@ -27,6 +27,7 @@ def _simulated(eta: float, n: int, in_turn: bool = False, start: complex = 1) ->
     return math.hypot(x, y)
 
 
+_ANGLE = "the step is at a right angle to the radius, so the two lengths don't just add"
 _ALTERNATING = "those are steps taken in turn, y's after x has moved; here both players look at the same point (x, y)"
 SPIRAL_MISTAKES = [
     Mistake(lambda eta, n: 1.0, "a step of finite length along the tangent of a circle does not end on the circle"),
@@ -34,9 +35,8 @@ SPIRAL_MISTAKES = [
         lambda eta, n: (1 - eta**2) ** (n / 2),
         "in which direction does a step along the tangent leave the circle, inwards or outwards?",
     ),
-    Mistake(
-        lambda eta, n: (1 + eta) ** n, "the step is at a right angle to the radius, so the two lengths don't just add"
-    ),
+    Mistake(lambda eta, n: (1 + eta) ** n, _ANGLE),
+    Mistake(lambda eta, n: 1 + n * eta, _ANGLE),
     Mistake(lambda eta, n: (1 + eta**2) ** n, "that is the square of the radius"),
     Mistake(
         lambda eta, n: math.sqrt(1 + n * eta**2), "the step's length is η times the radius, and the radius has changed"
@@ -71,9 +71,10 @@ LOG_2, LOG_4 = math.log(2), math.log(4)
 # what each gives where the bound is b; c, data and samples exchanged; and j, the logarithms taken of means
 JSD_MISTAKES = [
     Mistake(lambda b, c, j: 2 * b, "V + log 4 is *twice* the divergence"),
-    Mistake(lambda b, c, j: 2 * b - LOG_4, "that is V itself; 2.3 says how V and the JSD hang together"),
+    Mistake(lambda b, c, j: 2 * b - LOG_4, "that is V itself; 2.3 says how V and the JSD are related"),
     Mistake(lambda b, c, j: b - LOG_2, "that is V/2; where has log 4 gone?"),
-    Mistake(lambda b, c, j: b - LOG_2 / 2, "V and log 4, or V/2 and log 2: that is ½ (V + log 2)"),
+    Mistake(lambda b, c, j: b - LOG_2 / 2, "that is ½ (V + log 2); log 4 is meant"),
+    Mistake(lambda b, c, j: b + LOG_2, "that is V/2 + log 4; half of both is meant"),
     Mistake(lambda b, c, j: b / 2 + LOG_2 / 2, "V is the sum of two means, one over data and one over samples"),
     Mistake(lambda b, c, j: LOG_4 - 2 * b, "that is −V, the sum of two cross-entropies; 2.3 says what follows from V"),
     Mistake(lambda b, c, j: LOG_2 - b, "that is −V/2, the mean cross-entropy; 2.3 says what follows from V"),
@@ -81,14 +82,14 @@ JSD_MISTAKES = [
     Mistake(lambda b, c, j: c, "data and samples are exchanged, in the fit or in the score"),
     Mistake(lambda b, c, j: j, "V has means of logarithms, and that has logarithms of means"),
 ]
-# what each gives with both new halves exchanged, where the best discriminator's bound is c
+# what each gives with both new sets exchanged, where the best discriminator's bound is c
 EXCHANGED_MISTAKES = [
     Mistake(lambda c: 0.0, "it is cut off at 0; give it as it comes, also where it is negative"),
     Mistake(lambda c: -c, "its sign is taken off; give it as it comes, also where it is negative"),
 ]
 LOOSE = "if it is a bound, it is a loose one: is the discriminator fitted to the end?"
-ON_OLD = "the score has to get worse then: it is to be taken on the new halves, on both of them, and on them alone"
-ON_NEW = "the second change should be as large as the first: have the new halves had a part in the fit?"
+ON_OLD = "the score has to get worse then: it is to be taken on the new sets, on both of them, and on them alone"
+ON_NEW = "V is a sum of two means, so both changes should be the same: have the new sets had a part in the fit?"
 
 
 def _normals(random: np.random.Generator, n: int, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
@@ -107,10 +108,10 @@ def jsd_bound(answer: Any) -> str:
     """(old_data, old_samples, new_data, new_samples), each (N,) -> a lower bound on the JSD in nats.
 
     It fits a discriminator to the first two and scores it on the others. Tried on two normals, whose best
-    discriminator is known, on the same with the new halves exchanged, one and both, and on two equal normals.
+    discriminator is known, on the same with the new sets exchanged, one and both, and on two equal normals.
     """
     random = rng()
-    centre, scale = random.uniform(-1, 1), random.uniform(0.7, 1.5)
+    centre, scale = random.uniform(1.5, 2.5), random.uniform(0.6, 0.8)  # where an unfitted σ(2x) is no good
     first, second = torch.tensor([centre + 0.95 * scale, scale]), torch.tensor([centre - 0.95 * scale, scale])
     old_data, old_samples, new_data, new_samples = _normals(random, 2000, first, second)
 
@@ -120,11 +121,11 @@ def jsd_bound(answer: Any) -> str:
     def bounds(where: str, data: Tensor, samples: Tensor) -> tuple[float, float]:
         """The answer's, and that of the best discriminator."""
         sets = {"old_data": old_data, "old_samples": old_samples, "new_data": data, "new_samples": samples}
-        return numbers(call(answer, sets), where=f"{where}: ").item(), _score(logit, data, samples)
+        return numbers(call(answer, sets, where), where=f"{where}: ").item(), _score(logit, data, samples)
 
     where = "with two normals 1.9 deviations apart, 2,000 draws in each set"
     plain, again = bounds(where, new_data, new_samples), bounds(where, new_data, new_samples)
-    both = bounds("with both new halves exchanged", new_samples, new_data)
+    both = bounds("with both new sets exchanged", new_samples, new_data)
     of_means = (
         logit(new_data).sigmoid().mean().log() + (-logit(new_samples)).sigmoid().mean().log() + LOG_4
     ).item() / 2
@@ -133,15 +134,16 @@ def jsd_bound(answer: Any) -> str:
     other = bounds("with data for new_samples", new_data, new_data)
     is_random = abs(again[0] - plain[0]) > 1e-9  # the fit is, by a source that is not the notebook's
     _refuse_no_score(plain, both, one[0], other[0], 0.25 if is_random else 1e-4)
-    equal = numbers(call(answer, dict(zip(SETS, _normals(random, 2000, first, first), strict=True)))).item()
+    sets = dict(zip(SETS, _normals(random, 2000, first, first), strict=True))
+    equal = numbers(call(answer, sets, "with two equal normals"), where="with two equal normals: ").item()
     if equal > 0.02:
         raise Wrong(f"with two equal normals, whose divergence is 0, your lower bound is {equal:.3f} nats.")
-    return "two normals 1.9 deviations apart, the same with the new halves exchanged, and two equal normals"
+    return "two normals 1.9 deviations apart, the same with the new sets exchanged, and two equal normals"
 
 
 def _refuse_no_bound(where: str, given: float, best: float, exchanged: float, of_means: float) -> None:
     """Raise Wrong for what is not near the best discriminator's bound, with the mistake that is nearest."""
-    if not 0.55 * best <= given <= best + 0.02:
+    if not 0.62 * best <= given <= best + 0.02:
         values = {own.idea: own.gives(best, exchanged, of_means) for own in JSD_MISTAKES}
         nearest = min(values, key=lambda own: abs(given - values[own]))
         close = abs(given - values[nearest]) <= max(0.02, 0.05 * abs(values[nearest]))
@@ -155,11 +157,11 @@ def _refuse_no_score(
 ) -> None:
     """Raise Wrong for what is not taken on new halves alone.
 
-    plain, both: the answer's bound and the best one, as they are and with both new halves exchanged; one, other: the
+    plain, both: the answer's bound and the best one, as they are and with both new sets exchanged; one, other: the
     answer's with new_data alone exchanged, and with new_samples. tolerance: as a share of the first change.
     """
     was = f"nats, where it was {plain[0]:.3f}."
-    sentence = f"with both new halves exchanged: your bound is {both[0]:.3f} {was}"
+    sentence = f"with both new sets exchanged: your bound is {both[0]:.3f} {was}"
     for own in EXCHANGED_MISTAKES:
         if abs(both[0] - own.gives(both[1])) <= 1e-9 + 0.1 * abs(own.gives(both[1])):
             raise Wrong(f"{sentence}\n{own.idea}")
@@ -169,8 +171,8 @@ def _refuse_no_score(
     # V adds a mean over one set and a mean over the other, of functions that the old halves alone decide
     changes = one - plain[0], both[0] - other
     if abs(changes[1] - changes[0]) > tolerance * abs(changes[0]):
-        what = f"by {changes[0]:.3f} nats, and after new_samples by {changes[1]:.3f}"
-        raise Wrong(f"exchanging new_data changes your bound {what}.\n{ON_NEW}")
+        what = f"by {changes[0]:.3f} nats, or, where new_samples are exchanged for data already, by {changes[1]:.3f}"
+        raise Wrong(f"exchanging new_data for samples changes your bound {what}.\n{ON_NEW}")
     # a straight logit of any slope that gives this bound falls by a larger share of the best one's fall
     if (plain[0] - both[0]) / (plain[1] - both[1]) < 0.17 + 0.9 * (plain[0] / plain[1] - 0.55):
         raise Wrong(f"{sentence}\n{ON_OLD}")
@@ -194,12 +196,12 @@ def _reference(
     loss: Callable[[Tensor], Tensor] = lambda a: F.softplus(-a),
     share: float = 1.0,
     detach: bool = True,
-    at_the_top: bool = False,
+    when: str = "before",
 ) -> Callable[..., None]:
     """A step of the game. turns: who moves, in that order: D, or D by data alone (x) or by samples alone (z), or G.
 
-    zero: whose gradients are set to 0 before their turn, or all at the top. real, fake, loss: of D for data and for
-    samples, and of G. share: a factor of D's loss. detach: whether no gradient reaches G in D's turn.
+    zero: whose gradients are set to 0; when: before their turn, after it, or all at the top. real, fake, loss: of D for
+    data and for samples, and of G. share: a factor of D's loss. detach: whether no gradient reaches G in D's turn.
     """
 
     def step(D: Any, G: Any, d_optimizer: Any, g_optimizer: Any, x: Tensor, noise: Tensor) -> None:  # noqa: N803
@@ -209,15 +211,17 @@ def _reference(
             "z": lambda: fake(D(G(noise).detach())).mean(),
             "G": lambda: loss(D(G(noise))).mean(),
         }
-        if at_the_top:
+        if when == "at the top":
             d_optimizer.zero_grad()
             g_optimizer.zero_grad()
         for turn in turns:
             player, optimizer = ("G", g_optimizer) if turn == "G" else ("D", d_optimizer)
-            if player in zero and not at_the_top:
+            if player in zero and when == "before":
                 optimizer.zero_grad()
             losses[turn]().backward()
             optimizer.step()
+            if when == "after":
+                optimizer.zero_grad()
 
     return step
 
@@ -233,6 +237,7 @@ def _judged_by_the_old(D: Any, G: Any, d_optimizer: Any, g_optimizer: Any, x: Te
         optimizer.step()
 
 
+_WORSE = "G makes D's verdict on its samples worse for itself: which label does G wish for?"
 _ZERO = "gradients add up: those of the turn before, and those that the other player's turn left, are still there"
 STEP_MISTAKES = [
     Mistake(_reference(turns=""), "no parameter has moved: does each player's optimiser take its step?"),
@@ -244,20 +249,21 @@ STEP_MISTAKES = [
         for share in (1.0, 0.5)  # D's loss as a sum and as a mean of two: what adds up is not the same
         for detach in (True, False)
     ),
-    *(Mistake(_reference(at_the_top=True, share=share, detach=False), _ZERO) for share in (1.0, 0.5)),
+    *(Mistake(_reference(when="at the top", share=share, detach=False), _ZERO) for share in (1.0, 0.5)),
+    *(Mistake(_reference(when="after", share=share), _ZERO) for share in (1.0, 0.5)),
     Mistake(_reference(turns="GD"), "D moves first; here G's step came before it"),
     Mistake(_judged_by_the_old, "G is to be judged by the D that has just moved; here it was judged by the old one"),
     Mistake(_reference(turns="xzG"), "D takes two steps, one by data and one by samples; it is to take one, by both"),
-    Mistake(_reference(loss=lambda a: -F.softplus(a)), "G minimises log(1 − D) there, the saturating loss"),
-    Mistake(
-        _reference(loss=F.softplus), "G makes D's verdict on its samples worse for itself: which label does G wish for?"
-    ),
+    Mistake(_reference(loss=lambda a: -F.softplus(a)), "G minimises log(1 − D), the saturating loss"),
+    Mistake(_reference(loss=lambda a: -F.softplus(-a)), _WORSE),
+    Mistake(_reference(loss=F.softplus), _WORSE),
     Mistake(_reference(real=F.softplus, fake=lambda a: F.softplus(-a)), "D's labels are exchanged: 1 is for data"),
     Mistake(_reference(real=lambda a: 0.9 * F.softplus(-a) + 0.1 * F.softplus(a)), "the label of data is 1 here"),
     Mistake(_reference(real=lambda a: 0 * a), "D sees no data in its loss"),
     Mistake(_reference(fake=lambda a: 0 * a), "D sees no samples in its loss"),
 ]
 OTHER_NOISE = "G was given other noise than the one that was handed in, or not all of it"
+BY_ADAM = "(Adam notices no constant factor in a loss, so sums and halves of it pass, too.)"
 WASTEFUL = (
     "(In D's turn a gradient went through G as well; that is cleared later, so it is right, but a waste of time.)"
 )
@@ -318,7 +324,8 @@ def game_step(answer: Any) -> str:
                 f"one is {shown(given[at])}, and should be {shown(right[at])}."
                 f"\n{OTHER_NOISE if other else (known or [''])[0]}".strip()
             )
-    return "two steps, every parameter of both players" + (f"\n{WASTEFUL}" if wasteful else "")
+    tested = f"two steps, every parameter of both players\n{BY_ADAM}"
+    return f"{tested}\n{WASTEFUL}" if wasteful else tested
 
 
 GRID = torch.linspace(-12, 12, 4801, dtype=torch.float64)  # θ lies in [−3, 3], and all deviations are 1
@@ -359,7 +366,7 @@ def _wrong_logit(theta: float) -> float:
     return _mean(theta, (1 - 0.9 * _log_ratio(GRID, theta).sigmoid()) * (theta - 1))
 
 
-_SATURATING = "that is the slope of log(1 − D), the saturating loss"
+_SATURATING = "that is the slope of log(1 − D), the saturating loss (or of the right one, with a mean over data)"
 SLOPE_MISTAKES = [
     Mistake(lambda theta: 0.9 * _right_slope(theta), "what does a constant factor in D do to log D, and to its slope?"),
     Mistake(lambda theta: -_right_slope(theta), "the sign: G minimises this loss; which way should θ go?"),
@@ -369,6 +376,10 @@ SLOPE_MISTAKES = [
     ),
     Mistake(lambda theta: _slope(theta, lambda d: (1 - d).log()), _SATURATING),
     Mistake(lambda theta: _mean(theta, (theta - 1) * _log_ratio(GRID, theta).sigmoid()), _SATURATING),
+    Mistake(
+        lambda theta: _right_slope(theta) / (1 - theta),
+        "the loss depends on x through the logit; by which factor does the logit's slope in x enter?",
+    ),
     Mistake(_moving, "D is held fixed while θ moves; here it has moved along"),
     Mistake(_wrong_logit, "with the factor 0.9 the logit is another function of x than log(p_data/p_g)"),
 ]
@@ -384,7 +395,7 @@ def smoothed_gradient(answer: Any) -> str:
     sides = random.uniform(-3, 0.7, size=5).tolist() + random.uniform(1.3, 3, size=5).tolist()
     cases = [{"theta": theta} for theta in (0.0, 2.0, *sides)]
     compare(answer, cases, _right_slope, SLOPE_MISTAKES, relative=0.01)
-    return "12 values of θ on both sides of 1, by quadrature, to 1 %"
+    return "12 values of θ on both sides of 1, by quadrature, to 1 %\nthe label 0.9 has dropped out of it"
 
 
 # ---------------------------------------------------------------- Beyond (b)
@@ -394,6 +405,10 @@ LINE_MISTAKES = [
     Mistake(
         lambda a, b: (a.mean() - b.mean()).abs().item(),
         "that is the distance of the means; mass that has to go left and mass that has to go right don't cancel",
+    ),
+    Mistake(
+        lambda a, b: (a[:, None] - b).abs().mean().item(),
+        "that is a mean over all pairs; each point of a goes to one place, not to all of them",
     ),
     Mistake(
         lambda a, b: (a - b).abs().mean().item(),
@@ -477,7 +492,7 @@ def _distance_and_witness(answer: Any, case: dict[str, Any]) -> tuple[Any, Any]:
     given = call(answer, case)
     if isinstance(given, tuple | list) and len(given) == 2 and callable(given[1]):
         return given[0], given[1]
-    raise Wrong(f"{stated(case)}: your answer is {shown(given)}, and should be a pair: a number and a function")
+    raise Wrong(f"{stated(case)}: your answer is {shown(given)}, and should be a pair: first a number, then a function")
 
 
 # ---------------------------------------------------------------- Beyond (c)
@@ -503,5 +518,5 @@ def frechet_floor(answer: Any) -> str:
     To ten per cent. That it goes with 1/n is seen in a test, by simulation.
     """
     cases = [{"at_5000": value} for value in (1.0, *rng().uniform(0.2, 20, size=9).tolist())]
-    compare(answer, cases, lambda own: (2 * own, own / 2), FLOOR_MISTAKES, relative=0.1, parts=2)
+    compare(answer, cases, lambda own: (2 * own, own / 2), FLOOR_MISTAKES, relative=0.1, parts=2, tell=False)
     return "10 distances at 5,000, to 10 %"
