@@ -148,7 +148,6 @@ def write(source: Path) -> list[Path]:
     own, folder = sources.read(source), source.parent.parent
     books = {folder / f"{source.stem}.ipynb": sources.chapter(own)}
     if solved := sources.solutions(own):
-        publish.make(folder / "solutions", "the solutions are written there")
         books[folder / "solutions" / f"{source.stem}.ipynb"] = solved
     with publish.scratch(folder, source.stem, "the notebook is written there") as scratch:
         for target, book in books.items():

@@ -33,6 +33,7 @@ def read(source: Path) -> NotebookNode:
     except (UnicodeDecodeError, yaml.YAMLError, MystMetadataParsingError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{source} can't be read as MyST text ({reason}): mend it first") from error
+    names = [own[0] for cell in filter(is_exercise, book.cells) for own in CHECKED.findall(cell.source)]
     for before, cell, after in zip([None, *book.cells], book.cells, [*book.cells[1:], None], strict=False):
         if is_exercise(cell):
             first = cell.source.partition("\n")[0]
@@ -41,6 +42,8 @@ def read(source: Path) -> NotebookNode:
                     f"{source}, the exercise {first!r}: give it one solution, between the lines '# BEGIN SOLUTION' and "
                     "'# END SOLUTION', and 'exercises.NAME(ANSWER)' as its last line"
                 )
+            if names.count(_checked(cell)[0]) > 1:
+                raise UsageError(f"{source}: {first!r} and another exercise have the same checker: give each its own")
             if before is None or "exercise" not in tags(before) or after is None or "solution" not in tags(after):
                 raise UsageError(
                     f"{source}, the exercise {first!r}: before it goes its task, a markdown cell tagged 'exercise', "
@@ -74,7 +77,7 @@ def solutions(book: NotebookNode) -> NotebookNode | None:
         cell.source = MARKS.sub("", cell.source)
     if not any(map(is_exercise, cells)):
         return None
-    [title] = re.findall(r"\A# (.*)", book.cells[0].source)
+    title = book.cells[0].source.partition("\n")[0].removeprefix("# ")
     head = f"# Solutions: {title}\n\nThe chapter's exercises, solved, with what the usual wrong answers would mean."
     return _with_ids([new_markdown_cell(f"{head}\nTry them in the chapter first."), *cells])
 
@@ -122,7 +125,7 @@ def _alone(book: NotebookNode) -> list[NotebookNode]:
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     at = next((i for i, cell in enumerate(code) if "parameters" in tags(cell)), -1)
     own = [cell for cell in book.cells if {"exercise", "solution", "progress"} & {*tags(cell)}]
-    return [_copy(cell) for cell in code[: at + 2] + own]
+    return [_copy(cell) for cell in [*(cell for cell in code[: at + 2] if cell not in own), *own]]
 
 
 def _assigned(book: NotebookNode) -> list[NotebookNode]:

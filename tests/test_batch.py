@@ -604,6 +604,12 @@ def test_of_a_source_with_exercises_the_chapter_and_its_solutions_are_written(so
     assert not batch.edited(solutions)
 
 
+def test_a_source_may_be_named_from_where_it_lies(source, no_kernel, monkeypatch):
+    source.write_text(SOURCE.partition("from IPython")[0] + "1\n```\n")
+    monkeypatch.chdir(source.parent)
+    assert batch.write(Path(source.name)) == [source.parent.parent / "7_toy.ipynb"]
+
+
 def test_solutions_that_fail_are_named_and_leave_both_notebooks_as_they_were(source, no_kernel):
     source.write_text(SOURCE.partition("```")[0] + EXERCISE)
     paths = batch.write(source)

@@ -6,6 +6,7 @@ import math
 import random
 import re
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -63,6 +64,13 @@ def loop(eta, n):
     return radius
 
 
+def in_turn(eta, n):
+    z = np.array([1.0, 0.0])
+    for _ in range(n):
+        z = np.array([[1, 0], [eta, 1]]) @ np.array([[1, -eta], [0, 1]]) @ z
+    return np.linalg.norm(z)
+
+
 def turned_in_float32(eta, n):
     z = torch.tensor([0.6, 0.8])
     turn = torch.tensor([[1, -eta], [eta, 1]])
@@ -94,6 +102,17 @@ def by_histogram(old_data, old_samples, new_data, new_samples):
     return (d[at[0]].log().mean() + (1 - d[at[1]]).log().mean() + math.log(4)).item() / 2
 
 
+def by_means(old_data, old_samples, *new):
+    model = fitted(old_data, old_samples)
+    chances = [model.predict_proba(own[:, None].numpy())[:, 1 - i].mean() for i, own in enumerate(new)]
+    return (math.log(chances[0]) + math.log(chances[1]) + math.log(4)) / 2
+
+
+def value_of_an_unfitted(new_data, new_samples):
+    """The bound that the discriminator σ(2x) gives, wherever the data lie."""
+    return ((F.logsigmoid(2 * new_data).mean() + F.logsigmoid(-2 * new_samples).mean() + math.log(4)) / 2).item()
+
+
 def jsd_by(change):
     def answer(*sets):
         return change(by_scikit_learn(*sets).item())
@@ -113,6 +132,15 @@ def not_a_number(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
 
 def smaller(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
     del D[0]
+
+
+def cleared_after(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
+    (F.softplus(-D(real)) + F.softplus(D(G(noise).detach()))).mean().backward()
+    d_optimizer.step()
+    d_optimizer.zero_grad()
+    F.softplus(-D(G(noise))).mean().backward()
+    g_optimizer.step()
+    g_optimizer.zero_grad()
 
 
 def polluted(D, G, d_optimizer, g_optimizer, real, noise):  # noqa: N803
@@ -273,6 +301,12 @@ WRONG = {
         (lambda eta, n: math.sqrt(1 - eta**2) ** n, "inwards or outwards"),
         (lambda eta, n: (1 + eta) ** n, "right angle"),
         (lambda eta, n: np.prod(np.full(n, 1 + eta**2)), "the square of the radius"),
+        (lambda eta, n: math.sqrt(1 + n * eta**2), "the radius has changed"),
+        (lambda eta, n: 1 + n * eta**2 / 2, "the first term of an expansion"),
+        (lambda eta, n: np.exp(eta**2 / 2) ** n, "for small η alone"),
+        (lambda eta, n: 1 + n * eta, "right angle"),
+        (in_turn, "steps taken in turn"),
+        (lambda eta, n: 1.0005 * loop(eta, n), "should be 1.118"),
     ],
     "jsd_bound": [
         (lambda p, q, *new: by_scikit_learn(p, q, p, q), "has to get worse then"),
@@ -292,6 +326,13 @@ WRONG = {
         (jsd_by(lambda b: b / 2 + math.log(2) / 2), "the sum of two means"),
         (lambda p, q, r, s: by_scikit_learn(q, p, r, s), "data and samples are exchanged"),
         (jsd_by(lambda b: 0.3 * b), "a loose one"),
+        (jsd_by(lambda b: b - math.log(2) / 2), "½ .V . log 2.; log 4 is meant"),
+        (jsd_by(lambda b: b + math.log(2)), "half of both is meant"),
+        (jsd_by(lambda b: math.log(4) - 2 * b), "that is −V, the sum"),
+        (jsd_by(lambda b: math.log(2) - b), "that is −V/2"),
+        (jsd_by(lambda b: -b), "the sign: a cross-entropy"),
+        (by_means, "logarithms of means"),
+        (lambda p, q, r, s: value_of_an_unfitted(r, s), "that of the best"),
         (jsd_by(lambda b: max(b, 0.0)), "cut off at 0"),
         (jsd_by(abs), "its sign is taken off"),
         (
@@ -307,6 +348,7 @@ WRONG = {
         (step(fresh=True), "other noise"),
         (old_judge, "judged by the old one"),
         (reversed_gradient, "which label does G wish for"),
+        (cleared_after, "gradients add up"),
         (lambda *_: 0, "no parameter has moved"),
         (not_a_number, "one is nan"),
         (polluted, "gradients add up"),
@@ -317,6 +359,8 @@ WRONG = {
         (lambda theta: theta - 1, "alone"),
         (lambda theta: theta - 1 - by_quad(theta), "the saturating loss"),
         (lambda theta: -by_quad(theta), "which way should θ go"),
+        (lambda theta: by_quad(theta) / (1 - theta), "the logit's slope in x"),
+        (lambda theta: 1.015 * by_quad(theta), "should be"),
     ],
     "wasserstein_line": [
         (lambda a, b: (abs(a.mean() - b.mean()), witness_of(a, b)), "distance of the means"),
@@ -327,6 +371,15 @@ WRONG = {
         (lambda a, b: (one_by_one(a, b)[0], lambda x: 2 * by_linear_programme(a, b)[1](x)), "has the slope 2, and 1"),
         (lambda a, b: one_by_one(a, b)[0], "first a number, then a function"),
         (half_wasserstein(lambda a, b: lambda x: 0 * x), "a constant sees"),
+        (half_wasserstein(lambda a, b: lambda x: -x), "a straight line"),
+        (half_wasserstein(lambda a, b: lambda x: x * torch.sign(a.mean() - b.mean())), "a straight line|a constant"),
+        (half_wasserstein(lambda a, b: lambda x: 1.05 * witness_of(a, b)(x)), "slope"),
+        (half_wasserstein(lambda a, b: lambda x: witness_of(a, b)(x) + 1e-3 * np.sign(np.sin(x * 1500))), "slope"),
+        (lambda a, b: (1.001 * one_by_one(a, b)[0], witness_of(a, b)), "your distance is"),
+        (lambda a, b: (torch.cdist(a[:, None], b[:, None]).mean(), witness_of(a, b)), "a mean over all pairs"),
+        (lambda a, b: ((a.sort()[0] - b.sort()[0]).abs().sum(), witness_of(a, b)), "not their sum"),
+        (lambda a, b: (1.0, abs, 3), "should be a pair"),
+        (lambda a, b: (one_by_one(a, b)[0], 3.0), "should be a pair"),
         (half_wasserstein(lambda a, b: lambda x: witness_of(a, b)(x).mean() + 0 * x), "a constant sees"),
         (half_wasserstein(lambda a, b: lambda x: np.sort(witness_of(a, b)(x))), "slope|reaches"),
         (half_wasserstein(lambda a, b: lambda x: witness_of(a, b)(x) + np.maximum(2 * x - 40, 0)), "slope"),
@@ -337,6 +390,9 @@ WRONG = {
         (lambda at: (at, at), "by how much"),
         (lambda at: (at * math.sqrt(2), at / math.sqrt(2)), "adds up .squares."),
         (lambda at: (at / 2, at * 2), "the wrong direction"),
+        (lambda at: (at / math.sqrt(2), at * math.sqrt(2)), "the wrong power"),
+        (lambda at: (4 * at, at / 4), "1/n²"),
+        (lambda at: (2.3 * at, at / 2), "your answer is"),
     ],
     "fair_claims": [
         ((True, True, False), "claim 1: .*slack"),
@@ -352,6 +408,14 @@ WRONG = {
             "a mean of logarithms",
         ),
         (lambda v, f, dims: [-own for own in bits_by_scipy(v, f, dims)], "the sign"),
+        (lambda v, f, dims: bits_by_scipy(v, f, 1), "per dimension"),
+        (
+            lambda v, f, dims: [own - math.log2(min(len(v), len(f))) / dims for own in bits_by_scipy(v, f, dims)],
+            "log K",
+        ),
+        (lambda v, f, dims: [bits_by_scipy(v, f, dims)[0], bits_by_scipy(f, f, dims)[0]], "is that fair"),
+        (lambda v, f, dims: [own * v.shape[1] for own in bits_by_scipy(v, f, dims)], "a sum over the images"),
+        (lambda v, f, dims: [1.00002 * own for own in bits_by_scipy(v, f, dims)], "should be"),
     ],
     "beats_histogram": [
         ({"flow": 0.5, "noise": 0.4}, "add up to 0.9"),
@@ -448,7 +512,21 @@ def test_the_floor_of_two_sets_of_one_normal_goes_with_the_inverse_of_their_size
 def catches_everything(*_):
     while True:
         try:  # noqa: SIM105
+            time.sleep(0.01)
+        except:  # noqa: E722
             pass
+
+
+def catches_within(*_):
+    def inner():
+        try:  # noqa: SIM105
+            time.sleep(0.01)
+        except:  # noqa: E722
+            pass
+
+    while True:
+        try:  # noqa: SIM105
+            inner()
         except:  # noqa: E722
             pass
 
@@ -461,24 +539,17 @@ def sleeps_and_catches(*_):
             pass
 
 
-def catches_twice(*_):
-    while True:
-        try:  # noqa: SIM105
-            sleeps_and_catches() if catches_everything() else None
-        except BaseException:
-            pass
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("answer", [catches_everything, sleeps_and_catches, catches_twice, lambda *_: signal.pause()])
+@pytest.mark.parametrize("answer", [catches_everything, sleeps_and_catches, catches_within, lambda *_: signal.pause()])
 def test_an_answer_that_hangs_is_stopped(answer, monkeypatch):
-    start = time.monotonic()
+    start, tracer = time.monotonic(), sys.gettrace()
     hanging = checking.exercise("7_toy", "7", seconds=1)(lambda own: str(checking.call(own, {"x": 1})))
     verdict = hanging(answer)
     EXERCISES.popitem()
     assert verdict == Verdict("wrong", "Your answer was stopped after 1 s: does it come to an end?")
     assert time.monotonic() - start < 30
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert sys.gettrace() is tracer
 
 
 class Evil:
@@ -606,6 +677,7 @@ def meddle(eta, n):
     np.random.seed(1)
     torch.manual_seed(1)
     torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
     torch.set_grad_enabled(False)
     np.seterr(all="raise")
     warnings.simplefilter("error")
@@ -619,6 +691,7 @@ def test_what_an_answer_does_to_states_and_modes_is_undone():
             np.random.get_state()[1].tolist(),
             torch.get_rng_state().tolist(),
             torch.get_default_dtype(),
+            torch.get_default_device(),
             torch.is_grad_enabled(),
             np.geterr(),
             list(warnings.filters),
@@ -747,9 +820,10 @@ def test_a_notebook_without_exercises_has_no_table():
         exercises.progress("9_none")
 
 
-def test_the_source_of_a_checker_is_not_shown():
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_source_of_a_checker_is_not_shown(name):
     with pytest.raises(ValueError, match="a checker: its source would give the exercise away"):
-        figures.show_source(exercises.spiral_radius)
+        figures.show_source(getattr(exercises, name))
 
 
 @pytest.mark.parametrize("name", EXERCISES)

@@ -1,4 +1,5 @@
 import ast
+import copy
 import re
 
 import nbformat
@@ -35,6 +36,7 @@ WHY = """+++ {"tags": ["solution"]}
 Because of the sum.
 
 """
+WHY_TEXT = "Because of the sum."
 PROGRESS = """+++
 
 The end.
@@ -113,12 +115,62 @@ def test_an_exercise_that_lacks_a_part_is_refused_in_one_sentence(read, text, wh
         read(text)
 
 
+def test_two_exercises_of_one_name_are_refused(read):
+    with pytest.raises(UsageError, match="and another exercise have the same checker"):
+        read(TOY + TASK + GAP + WHY + TASK + GAP + WHY)
+
+
+def test_what_stands_behind_the_last_line_of_an_exercise_is_refused(read):
+    with pytest.raises(UsageError, match="as its last line"):
+        read(FULL.replace("exercises.doubled(twice)", "exercises.doubled(twice)\nx = 1"))
+
+
+def test_an_exercise_right_after_the_parameters_stands_once_in_the_solutions(read):
+    book = texts(sources.solutions(read(f"# 7 Toys\n\n{cell('import toys')}" + TASK + GAP + WHY)))
+    assert [own.partition("\n")[0] for own in book[1:]] == [
+        "import toys",
+        "### Exercise: twice",
+        "def twice(x):",
+        WHY_TEXT,
+    ]
+
+
+def test_for_nbgrader_each_exercise_has_a_locked_test_of_one_point_and_no_reason(read):
+    book = read(FULL)
+    before = copy.deepcopy(book)
+    made = sources.for_nbgrader(book)
+    [answer] = filter(sources.is_exercise, book.cells)
+    asserted = 'said = exercises.doubled(twice)\nassert said.status == "right", said.message'
+    task = "### Exercise: twice\n\nWhat is twice x?"
+    assert texts(made) == ["# 7 Toys", "import toys", "profile: str = 1", "load()", task, answer.source, asserted]
+    own = [cell.metadata["nbgrader"] for cell in made.cells]
+    assert [cell["locked"] for cell in own] == [True] * 5 + [False, True]
+    assert [cell["solution"] for cell in own] == [False] * 5 + [True, False]
+    assert (own[-1]["grade"], own[-1]["points"], own[-1]["grade_id"]) == (True, 1, "exercise-doubled-is-right")
+    assert made.metadata.kernelspec == sources.KERNEL
+    assert book == before
+
+
+def test_for_otter_each_exercise_is_a_question_with_its_test_and_no_reason(read):
+    made = sources.for_otter(read(FULL))
+    raw = [own.source.partition("\n")[0] for own in made.cells if own.cell_type == "raw"]
+    assert raw == [
+        "# ASSIGNMENT CONFIG",
+        "# BEGIN QUESTION",
+        *(f"# {edge} {what}" for what in ("SOLUTION", "TESTS") for edge in ("BEGIN", "END")),
+        "# END QUESTION",
+    ]
+    assert "Because" not in nbformat.writes(made)
+    assert 'assert said.status == "right"' in nbformat.writes(made).replace("\\", "")
+
+
 def test_ids_come_from_the_exercise_and_else_from_the_cell_so_that_a_new_cell_changes_one(read):
     def ids(text):
         return [own.id for own in sources.chapter(read(text)).cells]
 
     before, after = ids(FULL), ids(FULL.replace("Text.", f"New.\n\n{cell('new()')}Text."))
     assert {"task-doubled", "exercise-doubled"} <= {*before}
+    assert "why-doubled" in [own.id for own in sources.solutions(read(FULL)).cells]
     assert len({*before}) == len(before)
     assert len({*after} - {*before}) == 2
     assert {*before} <= {*after}

@@ -141,7 +141,7 @@ def call(answer: Any, arguments: dict[str, Any], where: str = "") -> Any:
     try:
         with unnoticed():
             return answer(*copies)
-    except (TimeUp, Wrong, Open):
+    except TimeUp:
         raise
     except BaseException as error:  # sys.exit() and the like, too
         raise Wrong(f"{where or stated(arguments)}: your function raises {described(error)}") from error

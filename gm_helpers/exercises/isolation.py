@@ -24,7 +24,7 @@ class TimeUp(BaseException):
 
 @contextmanager
 def stopped_after(seconds: float) -> Iterator[None]:
-    """Raise TimeUp in what runs inside, and again until it ends, even where all errors are caught.
+    """Raise TimeUp in what runs inside, and again until it ends, even where one or two callers catch all errors.
 
     Not in a thread other than the main one, where alone a signal can raise, and not inside one call of compiled code.
     """
@@ -36,10 +36,13 @@ def stopped_after(seconds: float) -> Iterator[None]:
     def stop(_: int, frame: FrameType | None) -> None:
         nonlocal tries
         tries += 1
-        if inside and tries > 1:  # the first was caught: raise at the next line too, which stands in its handler
-            sys.settrace(lambda *_: None)
+        if inside and tries > 1:  # the first was caught: raise at the next line of one of the callers, too
+            frames: list[FrameType] = []
             while frame and not frame.f_code.co_filename.startswith(HERE):
-                frame.f_trace, frame = _at_the_next_line, frame.f_back
+                frames.append(frame)
+                frame.f_trace, frame = None, frame.f_back
+            sys.settrace(lambda *_: None)
+            frames[tries % len(frames)].f_trace = _at_the_next_line
         if inside:
             raise TimeUp
 
