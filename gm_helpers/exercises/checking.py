@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gm_helpers.exercises.isolation import TimeUp, stopped_after, unnoticed
+from gm_helpers.exercises.isolation import TimeUp, foreign, stopped_after, unnoticed
 
 SECONDS = 5.0  # after which an answer is stopped
 FEW, WIDTH = 8, 100  # numbers, and characters, in a message
@@ -101,7 +101,10 @@ def _judge(check: Callable[[Any], str], answer: Any, seconds: float) -> Verdict:
     except Open as reason:
         return _verdict("open", str(reason))
     except TimeUp:
-        return _verdict("wrong", f"your answer was stopped after {seconds:.0f} s: does it come to an end?")
+        what = f"your answer was stopped after {seconds:.0f} s: does it come to an end, or is it only slow?"
+        return _verdict("wrong", what)
+    except KeyboardInterrupt:
+        return _verdict("open", "interrupted before it was checked")
     except BaseException as error:
         return _verdict("wrong", f"the checker failed with your answer, a defect of ours: {described(error)}")
 
@@ -140,7 +143,7 @@ def call(answer: Any, arguments: dict[str, Any], where: str = "") -> Any:
     copies = [own.clone() if isinstance(own, Tensor) else own for own in arguments.values()]
     try:
         with unnoticed():
-            return answer(*copies)
+            return foreign(answer, *copies)
     except TimeUp:
         raise
     except BaseException as error:  # sys.exit() and the like, too
@@ -164,16 +167,11 @@ def numbers(value: Any, shape: tuple[int, ...] = (), where: str = "") -> Tensor:
 
     if isinstance(value, Tensor | np.ndarray):
         refuse(tuple(value.shape))  # before what may be huge is copied
+    if isinstance(value, list | tuple | range) and len(value) != math.prod(shape[:1]):
+        refuse((len(value),))
     try:
-        length = len(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
-        if length is not None and length != math.prod(shape[:1]):
-            refuse((length,))
-        if isinstance(value, list | tuple):
-            value = [_as_array(own) if isinstance(own, Tensor) else own for own in value]
-        array = _as_array(value) if isinstance(value, Tensor) else np.asarray(value)
-        if array.dtype.kind == "O":  # what knows of itself how to be a number, such as SymPy's
-            array = array.astype(np.float64)
-    except (Wrong, TimeUp):
+        array = foreign(_as_array, value)
+    except TimeUp:
         raise
     except BaseException as error:
         raise Wrong(f"{where}{unfit}") from error
@@ -187,9 +185,15 @@ def numbers(value: Any, shape: tuple[int, ...] = (), where: str = "") -> Tensor:
     return tensor
 
 
-def _as_array(tensor: Tensor) -> np.ndarray:
-    own = tensor.detach().cpu().to_dense()
-    return (own.double() if own.is_floating_point() else own).numpy()  # NumPy knows no bfloat16
+def _as_array(value: Any) -> np.ndarray:
+    if isinstance(value, Tensor):
+        own = value.detach().cpu().to_dense()
+        return (own.double() if own.is_floating_point() else own).numpy()  # NumPy knows no bfloat16
+    if isinstance(value, list | tuple):
+        value = [_as_array(own) if isinstance(own, Tensor) else own for own in value]
+    array = np.asarray(value)
+    # what knows of itself how to be a number, such as SymPy's, is an object to NumPy
+    return array.astype(np.float64) if array.dtype.kind == "O" else array
 
 
 def compare(
@@ -245,21 +249,23 @@ def shown(value: Any) -> str:
     try:
         if isinstance(value, Tensor | np.ndarray):
             size = value.shape.numel() if isinstance(value, Tensor) else value.size
-            value = value.tolist() if size <= FEW else f"{size:,} numbers"
+            if size > FEW:
+                return f"{size:,} numbers"
+            value = value.tolist()
         if isinstance(value, float):
             text = f"{value:.4g}"
         elif isinstance(value, list | tuple) and len(value) <= FEW:
             text = f"({', '.join(map(shown, value))})"
         else:
-            text = str(value) if isinstance(value, str | BaseException) else repr(value)
+            text = foreign(str if isinstance(value, BaseException) else repr, value)
     except TimeUp:
         raise
     except BaseException:  # of an answer's own making
         text = f"a {type(value).__name__}"
-    line = " ".join(text.split())
+    line = " ".join(text.encode(errors="replace").decode().split())
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
 def described(error: BaseException) -> str:
     """An error in one line."""
-    return f"{type(error).__name__}: {shown(error)}"
+    return f"{type(error).__name__}: {shown(error)}".removesuffix(": ")

@@ -158,9 +158,11 @@ def _weights(answer: Any) -> Tensor:
     if any(own is None or own is ... for own in answer.values()):
         raise Open("some weights are not filled in yet")
     weights = torch.cat([numbers(answer.get(name, 0.0), (1,), f"the weight of {name}: ") for name in COMPONENTS])
-    if weights.min() < 0 or abs(weights.sum().item() - 1) > 1e-6:
-        raise Wrong(f"weights are not negative and add up to 1; yours add up to {weights.sum().item():.6g}")
-    return weights / weights.sum()
+    if weights.min() < -1e-9:
+        raise Wrong(f"a weight is a probability, and none is negative; yours are {shown(weights)}")
+    if abs(weights.sum().item() - 1) > 1e-6:
+        raise Wrong(f"weights add up to 1; yours add up to {weights.sum().item():.6g}")
+    return weights.clamp(min=0) / weights.clamp(min=0).sum()
 
 
 @exercise(NOTEBOOK, "4", seconds=60)

@@ -88,6 +88,7 @@ EXCHANGED_MISTAKES = [
     Mistake(lambda c: -c, "its sign is taken off; give it as it comes, also where it is negative"),
 ]
 LOOSE = "if it is a bound, it is a loose one: is the discriminator fitted to the end?"
+OLD = "no discriminator scores that on draws that it has not seen: is it scored on the old sets?"
 ON_OLD = "the score has to get worse then: it is to be taken on the new sets, on both of them, and on them alone"
 ON_NEW = "V is a sum of two means, so both changes should be the same: have the new sets had a part in the fit?"
 
@@ -146,8 +147,8 @@ def _refuse_no_bound(where: str, given: float, best: float, exchanged: float, of
     if not 0.62 * best <= given <= best + 0.02:
         values = {own.idea: own.gives(best, exchanged, of_means) for own in JSD_MISTAKES}
         nearest = min(values, key=lambda own: abs(given - values[own]))
-        close = abs(given - values[nearest]) <= max(0.02, 0.05 * abs(values[nearest]))
-        idea = nearest if close else LOOSE if 0 <= given < best else ""
+        close = abs(given - values[nearest]) <= max(0.015, 0.07 * abs(values[nearest]) - 0.03)
+        idea = nearest if close else OLD if best < given < LOG_2 else LOOSE if -0.2 < given < best else ""
         sentence = f"{where}: your bound is {given:.3f} nats, and that of the best discriminator is {best:.3f}."
         raise Wrong(f"{sentence}\n{idea}".strip())
 
@@ -469,8 +470,9 @@ def wasserstein_line(answer: Any) -> str:
 def _reached(witness: Any, case: dict[str, Tensor], random: np.random.Generator) -> Tensor:
     """The witness's mean over a less that over b; raises Wrong where it is steeper than 1, from nearby to far away."""
     n, near = len(case["a"]), torch.from_numpy(random.uniform(-12, 12, size=300))
-    far = torch.tensor([-1000.0, -100, -30, 30, 100, 1000], dtype=torch.float64)
-    x = torch.cat([case["a"], case["b"], near, near + 0.002, far])
+    outside = torch.from_numpy(random.uniform(12, 60, size=200) * random.choice([-1, 1], size=200))
+    far = torch.tensor([-1000.0, -100, 100, 1000], dtype=torch.float64)
+    x = torch.cat([case["a"], case["b"], near, near + 0.002, outside, far])
     order = torch.from_numpy(random.permutation(len(x)))
     values, where = torch.empty_like(x), stated(case)
     values[order] = _on(witness, x[order], where)
