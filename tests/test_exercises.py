@@ -25,6 +25,7 @@ from gm_helpers import batch, exercises, figures, metrics, sources
 from gm_helpers.exercises import checking, conclusion
 from gm_helpers.exercises import gan as game
 from gm_helpers.exercises.checking import EXERCISES, Mistake, Verdict, Wrong
+from gm_helpers.exercises.isolation import TimeUp, foreign, stopped_after, unnoticed
 from gm_helpers.exercises.table import Progress
 from gm_helpers.files import UsageError
 
@@ -663,6 +664,25 @@ def test_a_check_that_is_interrupted_is_open():
     assert verdict == Verdict("open", "Interrupted before it was checked.")
 
 
+@pytest.mark.slow
+def test_time_is_up_in_foreign_code_and_nowhere_else():
+    with pytest.raises(TimeUp), stopped_after(0.05):
+        foreign(time.sleep, 60)
+    start = time.monotonic()
+    with stopped_after(0.02):
+        time.sleep(0.2)
+    assert time.monotonic() - start >= 0.2
+
+
+def test_what_is_to_be_unnoticed_is_not_printed_and_draws_from_a_state_of_its_own(capsys):
+    before = torch.get_rng_state()
+    with unnoticed():
+        print("noise")
+        torch.randn(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_defect_of_a_checker_is_called_one():
     broken = checking.exercise("7_toy", "7")(lambda answer: str(1 / answer))
     verdict = broken(0)
@@ -783,6 +803,13 @@ def test_a_mistake_is_named_only_if_it_gives_the_answer_in_every_case():
     cases, mistakes = [{"x": 1.0}, {"x": 2.0}], [Mistake(lambda x: x**2, "squared"), Mistake(lambda x: x, "once")]
     with pytest.raises(Wrong, match=r"should be 3\.\nonce$"):
         checking.compare(lambda x: x, cases, lambda x: 3 * x, mistakes, relative=0.1)
+
+
+def test_given_values_are_settled_under_the_name_that_they_have():
+    given, cases = [torch.tensor(2.0)], [{"x": 1.0}]
+    checking.settle(given, cases, lambda x: 2 * x, [], relative=0.1)
+    with pytest.raises(Wrong, match=r"^for x = 1: your distance is 2\.$"):
+        checking.settle(given, cases, lambda x: x, [], relative=0.1, what="your distance", tell=False)
 
 
 def test_a_tolerance_is_a_share_of_the_right_number():
