@@ -42,10 +42,10 @@ def stopped_after(seconds: float) -> Iterator[None]:
     def stop(_: int, frame: FrameType | None) -> None:
         nonlocal tries
         callers = _callers(frame)
-        if not callers or stop.__code__ in [own.f_code for own in callers]:  # our own code, or a tick within a tick
+        if callers is None or stop.__code__ in [own.f_code for own in callers]:  # our own code, or a tick within a tick
             return
         tries += 1
-        if tries > 1:  # the first was caught: raise at the next line of one of the callers, too
+        if tries > 1 and callers:  # the first was caught: raise at the next line of one of the callers, too
             for own in callers:
                 own.f_trace = None
             traced.append(callers[tries % len(callers)])
@@ -66,13 +66,13 @@ def stopped_after(seconds: float) -> Iterator[None]:
             own.f_trace = None
 
 
-def _callers(frame: FrameType | None) -> list[FrameType]:
-    """The frames of foreign code that run now, the innermost first; none where our own code runs."""
-    frames = []
+def _callers(frame: FrameType | None) -> list[FrameType] | None:
+    """The frames of foreign code that run now, the innermost first; None where our own code runs."""
+    frames: list[FrameType] = []
     while frame and frame.f_code is not foreign.__code__:
         frames.append(frame)
         frame = frame.f_back
-    return frames if frame else []
+    return frames if frame else None
 
 
 def _at_the_next_line(frame: FrameType, event: str, _: Any) -> Any:
