@@ -150,7 +150,7 @@ RUN_ONE = """async ([at, source]) => {
     if (source) cell.model.sharedModel.setSource(source);
     notebook.activeCellIndex = notebook.widgets.indexOf(cell);
     await app.commands.execute('notebook:run-cell');
-    return cell.outputArea.node.innerText;
+    return cell.outputArea.node.querySelector('.jp-OutputArea-output')?.innerText;
 }"""
 
 
