@@ -155,7 +155,6 @@ def numbers(value: Any, shape: tuple[int, ...] = (), where: str = "") -> Tensor:
 
     where: what stands before the sentence. A single number may come in any shape.
     """
-
     if value is None:
         raise Wrong(f"{where}your function returns nothing: is a `return` missing?")
     unfit = f"your answer is {shown(value)}, and should be made of real numbers"
