@@ -9,11 +9,16 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Tensor, nn
 
 from gm_helpers import figures
-from gm_helpers.explore import STYLE, digits, show_still
+from gm_helpers.explore import STYLE, show_still
 from gm_helpers.vae import VAE, kl_standard_normal
+
+REACH = 4  # of the pad's plane, in both directions from the origin
 
 
 def latent_pad(model: VAE, codes: Tensor, labels: Tensor, figure_dir: str = "", name: str = "1.15-pad") -> None:
@@ -22,13 +27,48 @@ def latent_pad(model: VAE, codes: Tensor, labels: Tensor, figure_dir: str = "", 
     codes: (N, 2), of images of the classes `labels` (N,), drawn behind the point. name: of the still picture.
     """
     figure, axis = plt.subplots(figsize=(4.5, 4.5))
-    figures.draw_classes(axis, codes, labels)
-    axis.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xlabel="$z_1$", ylabel="$z_2$")
-    alt = "The codes of test images in the plane, each drawn as its digit: the background of the latent pad."
-    still = figures.to_png(figure, alt)
+    _draw_plane(axis, codes, labels)
+    background = figures.to_png(figure, "")
     left, bottom, right, top = axis.get_position().extents  # where they were put in drawing
-    plane = {"still": base64.b64encode(still).decode(), "frame": [left, 1 - top, right, 1 - bottom], "reach": 4}
+    plane = {
+        "still": base64.b64encode(background).decode(),
+        "frame": [left, 1 - top, right, 1 - bottom],
+        "reach": REACH,
+    }
+    ends = labels.unique()[:2].tolist()
+    alt = (
+        "The codes of test images in the plane, each drawn as its digit. Three crosses lead from the middle of the "
+        f"codes of {ends[0]} to that of {ends[-1]}; beside the plane stands what each of them is decoded to."
+    )
+    still = figures.to_png(_draw_way(model, codes, labels), alt)
     _page(name, alt, still, "latentPad", plane | _decoder(model), figure_dir, figures.SCALE)
+
+
+def _draw_plane(axis: Axes, codes: Tensor, labels: Tensor) -> None:
+    """The codes, each drawn as its digit."""
+    figures.draw_classes(axis, codes, labels)
+    axis.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal", xlabel="$z_1$", ylabel="$z_2$")
+
+
+@torch.no_grad()
+def _draw_way(model: VAE, codes: Tensor, labels: Tensor) -> Figure:
+    """The pad as it looks at three points, from the middle of the first class that is there to that of the next."""
+    figure, axes = plt.subplot_mosaic("pppa;pppb;pppc", figsize=(6.3, 4.5))
+    _draw_plane(axes["p"], codes, labels)
+    axes["p"].set(title="three points of the plane, and what is decoded there")
+    classes = labels.unique()[:2].tolist()
+    codes, labels = codes.detach().cpu(), labels.cpu()
+    start, end = (codes[labels == own].median(0).values for own in (classes[0], classes[-1]))
+    for letter, share in zip("abc", (0.0, 0.5, 1.0), strict=True):
+        z = torch.lerp(start, end, share)
+        at = float(z[0]), float(z[1])
+        for colour, size, width in (("white", 19, 5), ("black", 17, 2)):
+            axes["p"].plot(*at, "+", color=colour, markersize=size, markeredgewidth=width)
+        halo = [withStroke(linewidth=3, foreground="white")]
+        axes["p"].annotate(letter.upper(), at, (7, 7), textcoords="offset points", weight="bold", path_effects=halo)
+        title = f"{letter.upper()}: z = ({at[0]:.2f}, {at[1]:.2f})".replace("-", "−")
+        figures.draw_images(axes[letter], model.decode(z[None].to(model.mean_head.weight)).sigmoid(), 1, title)
+    return figure
 
 
 def latent_sliders(model: VAE, x: Tensor, labels: Tensor, figure_dir: str = "") -> None:
@@ -38,16 +78,35 @@ def latent_sliders(model: VAE, x: Tensor, labels: Tensor, figure_dir: str = "") 
     """
     mean, log_var = model.encode(x)
     kl = kl_standard_normal(mean.reshape(-1, 1), log_var.reshape(-1, 1)).view_as(mean).mean(0)  # of each latent alone
-    order = kl.argsort(descending=True)
-    data = {
-        "codes": _rounded(mean, 3),
-        "labels": labels.tolist(),
-        "order": order.tolist(),
-        "kl": kl.tolist(),
-    }
-    alt = "A decoded digit: what the sliders of the twenty latents start from."
-    still = digits(model.decode(mean[:1]).sigmoid(), 1)
-    _page("1.14-sliders", alt, still, "latentSliders", data | _decoder(model), figure_dir)
+    order = kl.argsort(descending=True).tolist()
+    data = {"codes": _rounded(mean, 3), "labels": labels.tolist(), "order": order, "kl": kl.tolist()}
+    moved = [*order[:3], order[-1]]
+    names = ", ".join(f"z{latent + 1}" for latent in moved)
+    alt = (
+        f"A {labels[0]}, decoded with one latent moved from −3 to 3 in each row and the others kept: {names}. The "
+        "first carry most of the divergence and change the digit most, the last carries least."
+    )
+    still = figures.to_png(_draw_moved(model, mean[0], moved, kl), alt)
+    _page("1.14-sliders", alt, still, "latentSliders", data | _decoder(model), figure_dir, figures.SCALE)
+
+
+@torch.no_grad()
+def _draw_moved(model: VAE, code: Tensor, latents: list[int], kl: Tensor) -> Figure:
+    """A row for each of these latents: what is decoded where it alone has other values than in the code, (D,)."""
+    values = torch.arange(-3, 4).to(code)
+    figure = plt.figure(figsize=(6.6, 0.83 * len(latents) + 0.3), layout="none")
+    figure.subplots_adjust(left=0.16, right=0.99, bottom=0.02, top=1 - 0.3 / figure.get_figheight(), hspace=0.08)
+    rows = figure.subplots(len(latents))
+    for axis, latent in zip(rows, latents, strict=True):
+        codes = code.repeat(len(values), 1)
+        codes[:, latent] = values
+        figures.draw_images(axis, model.decode(codes).sigmoid(), len(values))
+        label = f"$z_{{{latent + 1}}}$\n({kl[latent]:.2f} nats)"
+        axis.text(-6, 14, label, ha="right", va="center", linespacing=1.4)
+    rows[0].text(-6, -3, "moved to", ha="right", va="bottom")
+    for column, value in enumerate(values.tolist()):
+        rows[0].text(28 * column + 14, -3, f"{value:g}".replace("-", "−"), ha="center", va="bottom")
+    return figure
 
 
 def _rounded(codes: Tensor, decimals: int) -> list[list[float]]:

@@ -15,16 +15,19 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from gm_helpers import figures, gan
+from gm_helpers import figures, gan, normals, posterior
 from gm_helpers.explore import Drawing, choice, digits, explore, pack, slider, tiled
 from gm_helpers.flows import Flow
 from gm_helpers.nn import slerp
-from gm_helpers.vae import kl_standard_normal
+from gm_helpers.vae import VAE, kl_standard_normal
 
 
-def _panels(columns: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of that many inches with panels in fixed places; to fit them anew takes as long as to draw them."""
-    left, right, bottom, top, between = 0.7, 0.15, 0.5, 0.12, 0.75
+def _panels(columns: int, width: float, height: float, top: float = 0.12) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of that many inches with panels in fixed places; to fit them anew takes as long as to draw them.
+
+    top: inches above the panels.
+    """
+    left, right, bottom, between = 0.7, 0.15, 0.5, 0.75
     panel = (width - left - right - (columns - 1) * between) / columns
     figure = plt.figure(figsize=(width, height), layout="none")
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, between / panel)
@@ -33,7 +36,7 @@ def _panels(columns: int, width: float, height: float) -> tuple[Figure, Sequence
 
 def two_normals(figure_dir: str = "") -> None:
     """KL(N(μ, σ²) ‖ N(0, 1)): the two densities, and the point (μ, log σ) on the surface of all such divergences."""
-    x = torch.linspace(-6, 6, 400, dtype=torch.float64)
+    x = torch.linspace(-6, 6, 1201, dtype=torch.float64)  # five points for the least deviation
     standard = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
     means, log_stds = torch.linspace(-4, 4, 81), torch.linspace(math.log(0.05), math.log(4), 81)
     pairs = torch.cartesian_prod(log_stds, means)
@@ -42,11 +45,13 @@ def two_normals(figure_dir: str = "") -> None:
 
     def draw(mean: float, std: float) -> Drawing:
         kl = kl_standard_normal(torch.tensor([[mean]]), torch.tensor([[2 * math.log(std)]])).item()
-        figure, (left, right) = _panels(2, 8.4, 3)
+        figure, (left, right) = _panels(2, 8.4, 3.3, top=0.4)
+        peak = max(1 / std, 1) / math.sqrt(2 * math.pi)  # of the higher density: neither is cut off
         left.plot(x, standard, label="$p$ = N(0, 1)")
         left.plot(x, torch.exp(-((x - mean) ** 2) / (2 * std**2)) / (std * math.sqrt(2 * math.pi)), label="$q$")
-        left.set(xlabel="$z$", ylabel="density", ylim=(0, 1.5))
-        left.legend(loc="upper right")
+        left.set(title=f"KL($q$ ‖ $p$) = {kl:.3f} nats", xlabel="$z$", ylabel="density", ylim=(0, 1.3 * peak))
+        left.legend(loc="upper right", ncols=2)
+        right.set_title(rf"{mean**2 / 2:.3f} of them for $\mu$, {kl - mean**2 / 2:z.3f} for $\sigma$")
         filled = right.contourf(means, log_stds, surface, levels, extend="max", norm=SymLogNorm(0.1, vmin=0, vmax=16))
         figure.colorbar(filled, label="KL (nats)", format="%g")
         right.plot(mean, math.log(std), "o", color="white", markeredgecolor="black", markersize=9, clip_on=False)
@@ -55,10 +60,166 @@ def two_normals(figure_dir: str = "") -> None:
 
     controls = {"mean": slider("mean μ", 1.0, -4, 4, 0.05), "std": slider("deviation σ", 0.5, 0.05, 4, 0.05)}
     alt = (
-        "Left, the density of q, a normal with mean 1 and deviation 0.5, beside that of the standard normal p. Right, "
-        "its place on the divergence over mean and log deviation, a valley around (0, 0)."
+        "Left, the density of q, a normal with mean 1 and deviation 0.5, beside that of the standard normal p: 0.818 "
+        "nats. Right, its place on the divergence over mean and log deviation, a valley around (0, 0)."
     )
     explore("1.5a-widget", alt, draw, controls, figure_dir)
+
+
+def one_dimensional_bound(figure_dir: str = "") -> None:
+    """The bound where latent and datum are numbers: the model in the plane, its p(x), its posterior, the best normal.
+
+    z ~ N(0, 1), x | z ~ N(z + curvature · z², ½²). The gap between log p(x) and the ELBO is shaded.
+    """
+    noise = 0.5
+    z = torch.linspace(-4, 4, 401, dtype=torch.float64)
+    fine = torch.linspace(-8, 8, 801, dtype=torch.float64)
+    every_x = torch.linspace(-3, 5, 321, dtype=torch.float64)
+
+    def normal(at: Tensor, mean: Tensor | float, std: float) -> Tensor:
+        return torch.exp(-(((at - mean) / std) ** 2) / 2) / (std * math.sqrt(2 * math.pi))
+
+    def draw(curvature: float, x: float) -> Drawing:
+        found = normals.one_dimension(x, curvature, noise)
+        curve = z + curvature * z**2
+        figure = plt.figure(figsize=(9, 5.6), layout="none")
+        figure.subplots_adjust(left=0.07, right=0.985, bottom=0.085, top=0.945, wspace=0.17, hspace=0.34)
+        (plane, marginal), (parts, both) = figure.subplots(2, 2)
+
+        plane.plot(z, curve, label="$f(z)$")
+        plane.fill_between(z, curve - noise, curve + noise, color=figures.COLOURS[0], alpha=0.2, linewidth=0)
+        plane.axhline(x, color="black", linestyle=":", label="observed $x$")
+        formula = f"$f(z) = z + {curvature:.2f} z^2$, $s$ = {noise}"
+        plane.set(title=rf"$x = f(z) \pm s$, {formula}", xlabel="$z$", ylabel="$x$", xlim=(-4, 4), ylim=(-3, 5))
+        plane.legend(loc="lower right")
+
+        p_x = (normal(every_x[:, None], fine + curvature * fine**2, noise) * normal(fine, 0.0, 1.0)).sum(1)
+        marginal.plot(every_x, p_x * (fine[1] - fine[0]))
+        marginal.plot(x, math.exp(found.log_px), "o", color="black", clip_on=False)
+        marginal.axvline(x, color="black", linestyle=":")
+        value = f"$\\log p(x)$ = {found.log_px:.3f}, ELBO = {found.elbo:.3f} nats".replace("-", "−")
+        marginal.set(title=value, xlabel="$x$", ylabel="$p(x)$", xlim=(-3, 5), ylim=(0, None))
+
+        likelihood = normal(curve, x, noise)  # the same either way
+        parts.plot(z, normal(z, 0.0, 1.0), label="prior $p(z)$")
+        parts.plot(z, 0.4 * likelihood / likelihood.max(), label="$p(x|z)$, scaled")
+        parts.set(title="what is multiplied", xlabel="$z$", ylabel="density", xlim=(-4, 4), ylim=(0, 0.6))
+        parts.legend(loc="upper right", ncols=2)
+
+        exact = torch.exp(found.log_joint - found.log_px)
+        q = normal(found.z, found.mean, found.std)
+        both.plot(found.z, exact, label="posterior $p(z|x)$")
+        both.plot(found.z, q, label="best normal $q$")
+        both.fill_between(found.z, exact, q, color=figures.COLOURS[1], alpha=0.25, linewidth=0)
+        both.set(title=f"gap = KL($q$ ‖ posterior) = {found.gap:z.3f} nats", xlabel="$z$", ylabel="density")
+        both.set(xlim=(-4, 4), ylim=(0, 1.3 * max(exact.max().item(), q.max().item())))
+        both.legend(loc="upper right", ncols=2)
+        return figure, (
+            f"log p(x) = {found.log_px:.3f}, ELBO = {found.elbo:.3f}, gap = KL(q ‖ posterior) = {found.gap:z.3f} nats; "
+            f"q: μ = {found.mean:z.2f}, σ = {found.std:.2f}"
+        )
+
+    controls = {"curvature": slider("curvature", 0.7, 0, 1.5, 0.05), "x": slider("observed x", 1.0, -2, 4, 0.05)}
+    alt = (
+        "A bent line of means in the plane of z and x; the density of x, with a dot at x = 1; the prior, and the "
+        "likelihood with two humps; the posterior, whose smaller hump the best normal q leaves out, the gap shaded."
+    )
+    explore("1.4-widget", alt, draw, controls, figure_dir)
+
+
+def posterior_of_image(model: VAE, x: Tensor, labels: Tensor, figure_dir: str = "") -> None:
+    """The exact posterior of an image in the plane of two latents, the encoder's normal in it, and the best normal.
+
+    x: (N, …), zeros and ones, of the classes `labels` (N,), by which the slider has them sorted.
+    """
+    order = labels.argsort(stable=True)
+    x, classes = x[order.to(x.device)].flatten(1), labels[order].tolist()
+    exact = posterior.exact(model, x)
+    gaps: dict[int, posterior.Gap] = {}
+
+    @torch.no_grad()
+    def images(image: int, found: posterior.Gap) -> dict[str, Tensor]:
+        means = torch.stack([found.q[0], found.best[0]]).to(x)
+        return dict(zip(("the image", *posterior.NORMALS), (x[image], *model.decode(means).sigmoid()), strict=True))
+
+    def draw(number: float) -> Drawing:
+        image = int(number)
+        if image not in gaps:
+            gaps[image] = posterior.gap(model, x[image], exact[image])
+        found = gaps[image]
+        figure = plt.figure(figsize=(9, 4.6), layout="none")
+        places = ((0.01, 0.42, 0.26, 0.5), (0.01, 0.04, 0.12, 0.24), (0.15, 0.04, 0.12, 0.24))
+        for (name, own), place in zip(images(image, found).items(), places, strict=True):
+            axis = figure.add_axes(place)
+            figures.draw_images(axis, own[None], 1, name if name == "the image" else f"{name}:\nμ decoded")
+        axis = figure.add_axes((0.345, 0.115, 0.41, 0.8))
+        posterior.draw_posterior(axis, model, x[image], exact[image], found)
+        figure.legend(handles=posterior.legend(), loc="center right", fontsize=9)
+        whole = found.log_px - found.elbo
+        axis.set_title(f"gap {whole:.2f} nats = family {found.family:z.2f} + encoder {found.encoder:z.2f}")
+        return figure, (
+            f"a {classes[image]}: log p(x) = {found.log_px:.3f}, ELBO = {found.elbo:.3f}, gap = {whole:.3f} nats: "
+            f"{found.family:z.3f} for the family, {found.encoder:z.3f} for the encoder"
+        )
+
+    # The first: the least normal posterior of those that the encoder finds at all
+    codes = model.encode(x)[0].detach().cpu().double()
+    found = [own.density(code) > own.level(0.9) for own, code in zip(exact, codes, strict=True)]
+    bends = [own.bend() if near else 0.0 for own, near in zip(exact, found, strict=True)]
+    controls = {"number": slider("image no.", bends.index(max(bends)), 0, len(x) - 1, 1)}
+    alt = (
+        "A binary image and the images decoded at the means of two normals; the exact posterior in the plane, not a "
+        "normal, with the ellipses of the encoder's normal and of the best one, which covers but a part of it."
+    )
+    explore("1.6-widget", alt, draw, controls, figure_dir)
+
+
+def two_directions(figure_dir: str = "") -> None:
+    """One normal q in place of two humps p, by KL(p ‖ q) and by KL(q ‖ p), and both divergences against the distance.
+
+    p = 0.6 · N(−h, 0.6²) + 0.4 · N(h, 0.6²). Thin: where KL(q ‖ p) is least among its neighbours alone.
+    """
+    z = torch.linspace(-7, 7, 701, dtype=torch.float64)
+    every = [step / 10 for step in range(31)]
+    fits = {h: normals.both_directions(h) for h in every}
+    names = "by KL($p$ ‖ $q$)", "by KL($q$ ‖ $p$)"
+
+    def density(fit: normals.Fit) -> Tensor:
+        return torch.exp(-(((z - fit.mean) / fit.std) ** 2) / 2) / (fit.std * math.sqrt(2 * math.pi))
+
+    def draw(separation: float) -> Drawing:
+        forward, (best, *others) = fits.get(separation) or normals.both_directions(separation)
+        figure, (left, right) = _panels(2, 9, 3.6)
+        left.fill_between(z, normals.log_two_humps(z, separation).exp(), color="#cccccc", label="$p$")
+        for fit, name, colour, style in zip((forward, best), names, figures.COLOURS, figures.LINES, strict=False):
+            left.plot(z, density(fit), color=colour, linestyle=style, linewidth=2, label=name)
+        for number, fit in enumerate(others):
+            label = "its other minima" if number == 0 else None
+            left.plot(z, density(fit), color=figures.COLOURS[1], linestyle=":", linewidth=1, label=label)
+        left.set(xlabel="$z$", ylabel="density", ylim=(0, 0.95))
+        left.legend(loc="upper left", ncols=2)
+        minima = [(h, fit.kl) for h, (_, found) in fits.items() for fit in found[1:]]
+        right.plot(every, [own[0].kl for own in fits.values()], linewidth=2, label="least KL($p$ ‖ $q$)")
+        right.plot(every, [own[1][0].kl for own in fits.values()], linewidth=2, label="least KL($q$ ‖ $p$)")
+        right.plot(*zip(*minima, strict=True), ".", markersize=3, color=figures.COLOURS[1], label="its other minima")
+        right.axvline(separation, color="black", linewidth=1)
+        for fit, colour in zip((forward, best), figures.COLOURS, strict=False):
+            right.plot(separation, fit.kl, "o", color=colour, clip_on=False)
+        right.set(xlabel="$h$: the humps are at $−h$ and $h$", ylabel="divergence (nats)", xlim=(0, 3), ylim=(0, 1.5))
+        right.legend(loc="upper left")
+
+        def told(fit: normals.Fit) -> str:
+            return f"{fit.kl:z.3f} nats with μ = {fit.mean:z.2f}, σ = {fit.std:.2f}"
+
+        rest = "".join(f"; another minimum: {told(fit)}" for fit in others)
+        return figure, f"least KL(p ‖ q): {told(forward)}; least KL(q ‖ p): {told(best)}{rest}"
+
+    controls = {"separation": slider("humps at ±h", 2.0, 0, 3, 0.05)}
+    alt = (
+        "Left, two humps at −2 and 2; the normal of the least KL(p ‖ q) spans both, that of the least KL(q ‖ p) sits "
+        "on the left one. Right, both divergences against h; the second one levels off where its fit leaves one hump."
+    )
+    explore("1.beyond-d-widget", alt, draw, controls, figure_dir)
 
 
 def generator_losses(figure_dir: str = "") -> None:

@@ -18,11 +18,12 @@ import scipy
 import sympy
 import torch
 import torch.nn.functional as F
+import zoo_vae
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from gm_helpers import batch, exercises, figures, metrics, sources
-from gm_helpers.exercises import checking, conclusion
+from gm_helpers.exercises import checking, conclusion, vae_bound, vae_model
 from gm_helpers.exercises import gan as game
 from gm_helpers.exercises.checking import EXERCISES, Mistake, Verdict, Wrong
 from gm_helpers.exercises.isolation import TimeUp, foreign, stopped_after, unnoticed
@@ -33,7 +34,7 @@ from gm_helpers.files import UsageError
 @pytest.fixture(autouse=True)
 def fixed_cases(monkeypatch):
     monkeypatch.setattr(checking, "rng", lambda: np.random.default_rng(0))
-    for module in (game, conclusion):
+    for module in (game, conclusion, vae_bound, vae_model):
         monkeypatch.setattr(module, "rng", lambda: np.random.default_rng(0))
     yield
     for own in EXERCISES.values():
@@ -275,7 +276,7 @@ def bits_by_scipy(vae_nats, flow_nats, dims, change=lambda own: own, draws=None)
     return [float(-nats.mean() / dims / math.log(2)) for nats in own]
 
 
-RIGHT = {
+RIGHT = zoo_vae.RIGHT | {
     "spiral_radius": [
         loop,
         turned_in_float32,
@@ -298,7 +299,7 @@ RIGHT = {
         {"flow": np.float32(0.6), "histogram": np.float32(0.4)},
     ],
 }
-WRONG = {
+WRONG = zoo_vae.WRONG | {
     "spiral_radius": [
         (lambda eta, n: 1, "tangent of a circle"),
         (lambda eta, n: math.sqrt(1 - eta**2) ** n, "inwards or outwards"),
@@ -470,7 +471,7 @@ def test_every_exercise_has_its_zoo():
     assert min(len(own) for own in WRONG.values()) >= 3
 
 
-KNOWN = {
+KNOWN = zoo_vae.KNOWN | {
     "spiral_radius": game.SPIRAL_MISTAKES,
     "game_step": game.STEP_MISTAKES,
     "smoothed_gradient": game.SLOPE_MISTAKES,
@@ -881,7 +882,7 @@ def test_the_table_says_what_was_said_last_and_stays_as_it_was():
 
 
 def test_a_notebook_without_exercises_has_no_table():
-    with pytest.raises(UsageError, match="no exercises are known of '9_none': choose one of 2_gan, 3_flows"):
+    with pytest.raises(UsageError, match="no exercises are known of '9_none': choose one of 1_vae, 2_gan, 3_flows"):
         exercises.progress("9_none")
 
 
@@ -893,5 +894,5 @@ def test_the_source_of_a_checker_is_not_shown(name):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_a_checker_tells_what_its_answer_is_made_of(name):
-    assert re.match(r"(\(.+\)|Name|Three booleans)\W", getattr(exercises, name).__doc__)
+    assert re.match(r"(\(.+\)|Name|Three booleans|A number)\W", getattr(exercises, name).__doc__)
     assert name in exercises.__all__

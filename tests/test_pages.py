@@ -12,7 +12,7 @@ import torch
 from conftest import NoFloat64, random_images, random_vae, seeded
 from torch.distributions import Normal, kl_divergence
 
-from gm_helpers import explore, figures, pages
+from gm_helpers import figures, pages
 
 pytestmark = pytest.mark.usefixtures("shown")
 
@@ -74,23 +74,68 @@ def test_a_page_s_little_endian_float16_weights_decode_as_the_model_does(kind, s
     assert rest.size == 0
 
 
-def test_a_pad_s_plane_is_its_still_picture_with_the_axes_where_the_page_takes_them_to_be(shown, monkeypatch):
-    drawn = []
-    to_png = figures.to_png
-    monkeypatch.setattr(figures, "to_png", lambda own, alt: (drawn.append(own), to_png(own, alt))[1])
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were made into pictures, each with its bytes."""
+    made, to_png = [], figures.to_png
+
+    def recorded(figure, alt):
+        png = to_png(figure, alt)
+        made.append((figure, png))
+        return png
+
+    monkeypatch.setattr(figures, "to_png", recorded)
+    return made
+
+
+def test_a_pad_s_plane_has_its_axes_where_the_page_takes_them_to_be(shown, drawn):
     codes = CODES.clone().requires_grad_().as_subclass(NoFloat64)  # of any device
     with plt.rc_context():
         figures.use_style()
         pages.latent_pad(random_vae(2), codes, torch.arange(30) % 10, name="0-pad")
     page = Page(shown)
     assert (page.name, page.kind) == ("0-pad", "latentPad")
-    assert base64.b64decode(page.data["still"]) == page.still.content["image/png"]
-    assert page.still.metadata["image/png"]["width"] == 450  # as the page's plane is
-    [axis] = drawn[0].axes
+    (figure, background), _ = drawn
+    assert base64.b64decode(page.data["still"]) == background
+    assert (figure.bbox.size / figure.dpi).tolist() == [4.5, 4.5]  # square, as the page's plane is
+    [axis] = figure.axes
     left, top, right, bottom = page.data["frame"]
-    corners = axis.transAxes.transform([[0, 0], [1, 1]]) / drawn[0].bbox.size
+    corners = axis.transAxes.transform([[0, 0], [1, 1]]) / figure.bbox.size
     assert corners == pytest.approx(np.array([[left, 1 - bottom], [right, 1 - top]]))
     assert axis.get_xlim() == axis.get_ylim() == (-page.data["reach"], page.data["reach"])
+
+
+def test_a_pad_s_still_picture_shows_three_points_between_two_classes_and_what_each_is_decoded_to(shown, drawn):
+    model, labels = VAES["latentPad"], torch.arange(30) % 10 + 3
+    pages.latent_pad(model, CODES, labels)
+    _, (figure, still) = drawn
+    assert Page(shown).still.content["image/png"] == still
+    plane, *digits = figure.axes
+    ends = [CODES[labels == own].median(0).values for own in (3, 4)]
+    points = [ends[0], (ends[0] + ends[1]) / 2, ends[1]]
+    marks = np.array([own.get_xydata()[0] for own in plane.lines[1::2]])  # each over a white one
+    assert marks == pytest.approx(torch.stack(points).numpy(), abs=1e-6)
+    for letter, point, own in zip("ABC", points, digits, strict=True):
+        decoded = model.decode(point[None]).sigmoid().detach().numpy()
+        assert own.images[0].get_array().data.ravel() == pytest.approx(decoded[0], abs=1e-5)
+        told = f"{letter}: z = ({point[0]:.2f}, {point[1]:.2f})"
+        assert own.get_title().replace("−", "-") == told
+
+
+def test_the_sliders_still_picture_moves_one_latent_in_each_row_and_keeps_the_others(shown, drawn):
+    PAGES["latentSliders"]()
+    page, model = Page(shown), VAES["latentSliders"]
+    [(figure, still)] = drawn
+    assert page.still.content["image/png"] == still
+    code, order = model.encode(IMAGES)[0][0].detach(), page.data["order"]
+    for axis, latent in zip(figure.axes, [*order[:3], order[-1]], strict=True):
+        codes = code.repeat(7, 1)
+        codes[:, latent] = torch.arange(-3.0, 4.0)
+        decoded = model.decode(codes).sigmoid().detach().view(7, 28, 28)
+        assert axis.images[0].get_array().data == pytest.approx(torch.cat([*decoded], 1).numpy(), abs=1e-6)
+        assert f"$z_{{{latent + 1}}}$\n({page.data['kl'][latent]:.2f} nats)" in [own.get_text() for own in axis.texts]
+    above = [own.get_text() for own in figure.axes[0].texts[1:]]
+    assert above == ["moved to", "−3", "−2", "−1", "0", "1", "2", "3"]
 
 
 def test_sliders_start_from_the_posterior_means_sorted_by_how_much_each_latent_says(shown):
@@ -104,4 +149,3 @@ def test_sliders_start_from_the_posterior_means_sorted_by_how_much_each_latent_s
     assert page.data["order"] == sorted(range(4), key=kl.__getitem__, reverse=True) != sorted(range(4))
     assert page.data["codes"] == np.round(mean.detach().double().numpy(), 3).tolist()
     assert page.data["labels"] == LABELS.tolist()
-    assert page.still.content["image/png"] == explore.digits(model.decode(mean[:1]).sigmoid(), columns=1)

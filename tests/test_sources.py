@@ -213,7 +213,8 @@ def test_a_task_says_what_kind_it_is_and_how_long_it_takes_and_has_two_hints(boo
     for own, after in zip(book.cells, book.cells[1:], strict=False):
         if sources.is_exercise(after):
             assert re.match(
-                r"### Exercise: .+\n\n\*(Predict|Pencil|Code|Experiment), about \d+ minutes\.\*\n\n", own.source
+                r"### Exercise(?: to [^:\n]+)?: .+\n\n\*(Predict|Pencil|Code|Experiment), about \d+ minutes\.\*\n\n",
+                own.source,
             )
             hints = re.findall(
                 r"<details>\n<summary>(Hint \d)</summary>\n\n(?:(?!<details>).)+\n\n</details>",

@@ -1,19 +1,21 @@
 """Widgets without a browser: controls are set as a frontend sets them, and what would be seen is read back."""
 
+import functools
 import html
 import io
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import scipy
 import torch
-from conftest import randomized, seeded
+from conftest import random_images, random_vae, randomized, seeded
 from PIL import Image
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
-from gm_helpers import explore, widgets
+from gm_helpers import explore, normals, posterior, widgets
 from gm_helpers.flows import flow_2d
 from gm_helpers.nn import slerp
 
@@ -34,6 +36,10 @@ CENTRES = draws(8, 2, seed=7)
 PRIOR = {"square": draws(4, 3, seed=8), "flat": draws(4, 3, seed=9)}
 
 
+VAE, IMAGES, CLASSES = random_vae(2).float(), random_images(4).float(), torch.tensor([3, 1, 2, 1])
+IN_ORDER = IMAGES[[1, 3, 2, 0]]  # by class
+
+
 def decode(z):
     return (z @ DECODER).sigmoid()
 
@@ -44,6 +50,9 @@ def decode_square(z):
 
 WIDGETS = {
     "two_normals": widgets.two_normals,
+    "one_dimensional_bound": widgets.one_dimensional_bound,
+    "posterior_of_image": lambda folder="": widgets.posterior_of_image(VAE, IMAGES, CLASSES, folder),
+    "two_directions": widgets.two_directions,
     "generator_losses": widgets.generator_losses,
     "stretched_density": widgets.stretched_density,
     "warped_plane": lambda folder="": widgets.warped_plane(FLOW, POINTS, folder),
@@ -51,6 +60,16 @@ WIDGETS = {
     "interpolation": lambda folder="": widgets.interpolation("a-path", CODES, LABELS, decode, folder),
     "temperature": lambda folder="": widgets.temperature({"square": decode_square, "flat": decode}, PRIOR, folder),
 }
+EXACT = functools.cache(functools.partial(posterior.exact, VAE, IN_ORDER))  # once is enough: it takes a second
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """The exact posteriors of the images, which the widget then has not to find again."""
+    monkeypatch.setattr(posterior, "exact", lambda model, x: EXACT())
+    return EXACT()
+
+
 every_widget = pytest.mark.parametrize("show", WIDGETS.values(), ids=WIDGETS)
 
 
@@ -120,6 +139,114 @@ def test_beside_two_normals_their_point_moves_over_the_divergence_of_torch():
         assert bounds[level] <= divergence < bounds[level + 1]
         x, y = surface.transData.transform((mean, log_std)).round().astype(int)
         assert pixels[-y, x] / 255 == pytest.approx(colours[level], abs=0.01)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(1.0, 0.5), (-4.0, 0.05), (0.0, 4.0)])
+def test_neither_of_two_normals_is_cut_off_above(mean, std):
+    widgets.two_normals()
+    axis = axes(mean=mean, std=std)[0]
+    assert axis.get_ylim()[1] > max(line.get_ydata().max() for line in axis.lines)
+    assert max(axis.lines[1].get_ydata()) == pytest.approx(1 / (std * np.sqrt(2 * np.pi)), rel=0.03)
+
+
+def test_the_picture_of_two_normals_tells_the_divergence_and_its_parts_by_mean_and_deviation():
+    widgets.two_normals()
+    left, right, _ = axes(mean=-2.0, std=0.5)
+    total, by_std = (kl_divergence(Normal(own, 0.5), Normal(0.0, 1.0)).item() for own in (-2.0, 0.0))
+    assert f"{total:.3f} nats" in left.get_title()
+    assert [f"{own:.3f}" in right.get_title() for own in (2, by_std)] == [True, True]
+
+
+@pytest.mark.parametrize(("curvature", "x"), [(0.7, 1.0), (0.0, 2.0), (1.5, -2.0), (0.3, 4.0)])
+def test_the_bound_in_one_dimension_reads_the_likelihood_of_scipy_and_a_gap_that_is_the_rest(curvature, x):
+    widgets.one_dimensional_bound()
+
+    def joint(z):
+        return scipy.stats.norm.pdf(z) * scipy.stats.norm.pdf(x, z + curvature * z**2, 0.5)
+
+    log_px, elbo, gap, *_ = numbers(set_to(curvature=curvature, x=x).replace(",", ""))
+    assert log_px == pytest.approx(np.log(scipy.integrate.quad(joint, -8, 8, limit=200)[0]), abs=6e-4)
+    assert gap == pytest.approx(log_px - elbo, abs=1.1e-3)
+
+
+def test_without_curvature_the_bound_in_one_dimension_reads_no_gap_at_any_x():
+    widgets.one_dimensional_bound()
+    for x in (-2, 0.5, 4):
+        assert "= 0.000 nats" in set_to(curvature=0, x=x)
+
+
+def test_the_bound_in_one_dimension_starts_with_a_gap_that_is_seen():
+    widgets.one_dimensional_bound()
+    assert numbers(set_to().replace(",", ""))[2] > 0.1
+
+
+def test_the_bound_in_one_dimension_is_drawn_with_the_densities_of_its_model():
+    widgets.one_dimensional_bound()
+    plane, marginal, parts, both = axes(curvature=0.7, x=1.0)
+    z, curve = plane.lines[0].get_data()
+    assert curve == pytest.approx(z + 0.7 * z**2)
+    x, density = marginal.lines[0].get_data()
+    draws = torch.randn(200_000, 2, generator=seeded(0)).numpy()
+    data = draws[:, 0] + 0.7 * draws[:, 0] ** 2 + 0.5 * draws[:, 1]
+    counted, edges = np.histogram(data, bins=8, range=(-2, 4))
+    areas = [np.trapezoid(density[(x >= low) & (x < high + 0.01)], dx=0.025) for low, high in pairwise(edges)]
+    assert counted / len(data) == pytest.approx(np.array(areas), abs=0.006)
+    prior, likelihood = (own.get_ydata() for own in parts.lines)
+    at, exact = both.lines[0].get_data()
+    expected = prior * likelihood / np.trapezoid(prior * likelihood, z)
+    assert np.interp(z, at, exact) == pytest.approx(expected, abs=2e-3)
+    assert [np.trapezoid(own.get_ydata(), at) for own in both.lines] == pytest.approx([1, 1])
+
+
+def test_the_posterior_of_an_image_reads_its_class_and_its_gap_in_the_order_of_the_classes(known):
+    WIDGETS["posterior_of_image"]()
+    for number, label in enumerate((1, 1, 2, 3)):
+        own = posterior.gap(VAE, IN_ORDER[number], known[number])
+        reading = set_to(number=number)
+        assert reading.startswith(f"a {label}: ")
+        expected = own.log_px, own.elbo, own.log_px - own.elbo, own.family, own.encoder
+        assert numbers(reading.partition(":")[2].replace(",", "")) == to_three_decimals(*expected)
+
+
+def test_beside_the_posterior_of_an_image_stand_the_image_and_what_both_means_are_decoded_to(known):
+    WIDGETS["posterior_of_image"]()
+    pictures = [own.images[0].get_array().data for own in axes(number=2)[:3]]
+    own = posterior.gap(VAE, IN_ORDER[2], known[2])
+    means = torch.stack([own.q[0], own.best[0]]).float()
+    expected = [IN_ORDER[2].view(784), *VAE.decode(means).sigmoid().detach()]
+    for picture, image in zip(pictures, expected, strict=True):
+        assert picture.ravel() == pytest.approx(image.numpy(), abs=1e-4)
+
+
+def test_the_first_image_is_the_one_whose_posterior_is_least_normal_among_those_that_the_encoder_finds(known):
+    WIDGETS["posterior_of_image"]()
+    codes = VAE.encode(IN_ORDER)[0].detach()
+    found = [own.density(code) > own.level(0.9) for own, code in zip(known, codes, strict=True)]
+    bends = [own.bend() if near else 0 for own, near in zip(known, found, strict=True)]
+    assert only().controls["number"].value == bends.index(max(bends))
+
+
+def test_two_directions_read_each_fit_with_its_divergence_the_best_first():
+    widgets.two_directions()
+    for separation in (0, 1.2, 2, 3):
+        forward, reverse = normals.both_directions(separation)
+        reading = set_to(separation=separation)
+        parts = [own.rpartition(": ")[2] for own in reading.split(";")]
+        assert [numbers(f" {own}".replace(",", "")) for own in parts] == [
+            pytest.approx([own.kl, own.mean, own.std], abs=5.01e-3) for own in (forward, *reverse)
+        ]
+    assert "another minimum" in reading
+
+
+def test_two_directions_are_drawn_as_densities_and_their_divergences_against_the_distance():
+    widgets.two_directions()
+    left, right = axes(separation=2.0)
+    forward, reverse = normals.both_directions(2.0)
+    for line, fit in zip(left.lines, (forward, *reverse), strict=True):
+        z, density = line.get_data()
+        assert density == pytest.approx(scipy.stats.norm.pdf(z, fit.mean, fit.std))
+    for line, fit in zip(right.lines, (forward, reverse[0]), strict=False):
+        assert np.interp(2.0, *line.get_data()) == pytest.approx(fit.kl)
 
 
 @pytest.mark.parametrize("logit", [-8, -4, 0, 2.5, 8])
@@ -305,6 +432,7 @@ def test_a_temperature_multiplies_the_codes_of_every_model_exactly(asked, factor
 
 
 @every_widget
+@pytest.mark.usefixtures("known")
 def test_every_control_changes_the_picture_and_back_gives_the_same_bytes(show):
     show()
     first = only().picture.value, set_to()
@@ -319,6 +447,7 @@ def test_every_control_changes_the_picture_and_back_gives_the_same_bytes(show):
 
 @every_widget
 @pytest.mark.parametrize("end", ["min", "max"])
+@pytest.mark.usefixtures("known")
 def test_at_the_ends_of_its_sliders_a_reading_is_still_finite(show, end):
     show()
     reading = set_to(**{name: getattr(own, end) for name, own in only().controls.items() if hasattr(own, end)})
@@ -326,6 +455,7 @@ def test_at_the_ends_of_its_sliders_a_reading_is_still_finite(show, end):
 
 
 @every_widget
+@pytest.mark.usefixtures("known")
 def test_the_static_picture_is_saved_with_an_alternative_text_that_says_something(show, shown, tmp_path):
     show(str(tmp_path))
     [png], [txt] = tmp_path.glob("*.png"), tmp_path.glob("*.txt")

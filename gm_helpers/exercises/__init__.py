@@ -11,15 +11,25 @@ from gm_helpers.exercises.gan import (
     wasserstein_line,
 )
 from gm_helpers.exercises.table import progress
+from gm_helpers.exercises.vae_bound import bias_of_estimate, kl_low_rank, optimal_weight, posterior_on_grid
+from gm_helpers.exercises.vae_model import collapse, compare_bounds, hidden_beta, leave_one_out
 
 __all__ = [
     "Verdict",
     "beats_histogram",
+    "bias_of_estimate",
+    "collapse",
+    "compare_bounds",
     "fair_claims",
     "frechet_floor",
     "game_step",
+    "hidden_beta",
     "jsd_bound",
+    "kl_low_rank",
+    "leave_one_out",
     "one_scale",
+    "optimal_weight",
+    "posterior_on_grid",
     "progress",
     "smoothed_gradient",
     "spiral_radius",

@@ -1,0 +1,163 @@
+"""Drawings of models, made of boxes and arrows; a drawing's unit of length is the inch."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
+
+from gm_helpers import figures
+
+Point = tuple[float, float]
+ROUND = "round,pad=0,rounding_size=0.09"
+BLACK, BLUE, ORANGE, GREEN, PURPLE = "#222222", *figures.COLOURS[:4]
+# A binary image of ten by ten pixels, so that the drawing needs no data: 1 is white.
+SEVEN = """
+0000000000
+0011111100
+0011111110
+0000000110
+0000001100
+0000001100
+0000011000
+0000011000
+0000110000
+0000000000
+"""
+
+# What stands under the parts: in words, or the sizes of the model with 20 latents.
+WORDS = {
+    "image": "image $x$:\n784 pixels, 0 or 1",
+    "encoder": "guesses the code\nfrom the image",
+    "decoder": "draws what\nthe code means",
+    "probabilities": "784 probabilities\nof white",
+}
+SIZES = {
+    "image": "image $x$:\n784 pixels, 0 or 1",
+    "encoder": "784 → 500, ReLU\n→ 20 + 20: $\\mu$, $\\log\\,\\sigma^2$\n412,540 parameters",
+    "decoder": "20 → 500, tanh\n→ 784 logits\n403,284 parameters",
+    "probabilities": "784 probabilities\nof white",
+}
+
+
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure of that many inches, and its axes, in which a point is given in inches from the lower left."""
+    figure = plt.figure(figsize=(width, height), layout="none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.set_axis_off()
+    return figure, axes
+
+
+def box(axes: Axes, centre: Point, size: Point, text: str = "", colour: str = BLACK, fill: float = 0.12) -> None:
+    """A rounded box with text in it, its frame in that colour; `fill` is how much of the colour its inside has."""
+    (x, y), (width, height) = centre, size
+    for inside in ("white", (colour, fill)):  # white below, so that no line shines through
+        frame = FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle=ROUND)
+        frame.set(facecolor=inside, edgecolor=colour, linewidth=1.4)
+        axes.add_patch(frame)
+    axes.text(x, y, text, ha="center", va="center", fontsize=10, linespacing=1.35)
+
+
+def network(axes: Axes, centre: Point, size: Point, text: str, colour: str, narrow: str = "right") -> None:
+    """A network: a trapezium whose sides are as high as its input and its output are large; narrow: "left", "right"."""
+    (x, y), (width, height) = centre, size
+    ends = np.array([1.0, 0.5] if narrow == "right" else [0.5, 1.0]) * height / 2
+    left, right = x - width / 2, x + width / 2
+    corners = [(left, y - ends[0]), (left, y + ends[0]), (right, y + ends[1]), (right, y - ends[1])]
+    axes.add_patch(Polygon(corners, facecolor=(colour, 0.12), edgecolor=colour, linewidth=1.4, joinstyle="round"))
+    axes.text(x, y, text, ha="center", va="center", fontsize=10, linespacing=1.35)
+
+
+def arrow(axes: Axes, *points: Point, colour: str = BLACK, style: str = "-") -> None:
+    """An arrow through these points, with a bend at each but the first and the last; style: of its line."""
+    before, end = (np.array(own) for own in points[-2:])
+    neck = end - 0.1 * (end - before) / np.linalg.norm(end - before)  # the head is whole, whatever the line's style is
+    line = np.array([*points[:-1], neck])
+    axes.plot(line[:, 0], line[:, 1], color=colour, linewidth=1.4, linestyle=style)
+    head = FancyArrowPatch(
+        (neck[0], neck[1]), (end[0], end[1]), arrowstyle="-|>", mutation_scale=11, shrinkA=0, shrinkB=0
+    )
+    head.set(color=colour, linewidth=1)
+    axes.add_patch(head)
+
+
+def picture(axes: Axes, centre: Point, side: float, image: np.ndarray, colour: str = BLACK) -> None:
+    """A grey image, square, values in [0, 1], with a thin frame."""
+    (x, y), half = centre, side / 2
+    extent = (x - half, x + half, y - half, y + half)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto", interpolation="nearest")
+    corners = [(extent[i], extent[j]) for i, j in ((0, 2), (0, 3), (1, 3), (1, 2))]
+    axes.add_patch(Polygon(corners, facecolor="none", edgecolor=colour, linewidth=1.4))
+
+
+def note(axes: Axes, at: Point, text: str, ha: str = "center", va: str = "center") -> None:
+    """A remark beside what is drawn."""
+    axes.text(*at, text, color=BLACK, fontsize=9, linespacing=1.3, ha=ha, va=va)
+
+
+def _seven() -> tuple[np.ndarray, np.ndarray]:
+    """The binary image, and the smooth one of probabilities that a decoder might make of it."""
+    image = np.array([[int(own) for own in row] for row in SEVEN.split()], dtype=float)
+    padded = np.pad(image, 1)
+    weights = ((1, 2, 1), (2, 6, 2), (1, 2, 1))
+    moved = [weights[i][j] * padded[i : i + 10, j : j + 10] for i in range(3) for j in range(3)]
+    return image, sum(moved, np.zeros_like(image)) / 18
+
+
+def vae(sizes: bool = False) -> Figure:
+    """The variational autoencoder: the way of an image, where generating starts, and what each part of the loss sees.
+
+    sizes: with the layers and the numbers of parameters of the model that has 20 latents.
+    """
+    figure, axes = canvas(8, 4.3)
+    way, above, below = 2.2, 3.8, 0.4  # heights of the image's way, and of the two terms of the loss
+    image, probabilities = _seven()
+    picture(axes, (0.62, way), 0.8, image)
+    network(axes, (1.93, way), (1.16, 1.3), "encoder\n" r"$q_\phi(z\,|\,x)$" "\n" r"weights $\phi$", BLUE)
+    box(axes, (3.1, way + 0.27), (0.44, 0.42), r"$\mu$", BLUE)
+    box(axes, (3.1, way - 0.27), (0.44, 0.42), r"$\sigma$", BLUE)
+    box(axes, (4.4, way), (1.24, 0.5), r"$z = \mu + \sigma \odot \varepsilon$")
+    network(axes, (6.07, way), (1.16, 1.3), "decoder\n" r"$p_\theta(x\,|\,z)$" "\n" r"weights $\theta$", ORANGE, "left")
+    picture(axes, (7.38, way), 0.8, probabilities)
+    for start, end in ((1.05, 1.33), (5.04, 5.47), (6.67, 6.95)):
+        arrow(axes, (start, way), (end, way))
+    for side in (0.27, -0.27):
+        arrow(axes, (2.53, way + side / 2), (2.86, way + side))
+        arrow(axes, (3.34, way + side), (3.76, way + side / 3))
+    _sources(axes, way, above)
+    _loss(axes, way, above, below)
+    notes = SIZES if sizes else WORDS
+    for part, x, y in (
+        ("image", 0.62, 1.77),
+        ("encoder", 1.93, 1.5),
+        ("decoder", 6.07, 1.5),
+        ("probabilities", 7.38, 1.77),
+    ):
+        note(axes, (x, y), notes[part], va="top")
+    if sizes:
+        note(axes, (4.5, 1.68), r"$z$, $\varepsilon$: 20 numbers", ha="left")
+    return figure
+
+
+def _sources(axes: Axes, way: float, above: float) -> None:
+    """The prior, from which generating starts, and the noise that comes in from the side."""
+    box(axes, (4.86, above), (1.3, 0.56), "prior\n" r"$p(z) = \mathcal{N}(0, I)$")
+    arrow(axes, (4.6, above - 0.3), (4.6, way + 0.27), style="--")
+    note(axes, (4.7, 3.02), "to generate, start here:\ndraw a code $z$, decode it", ha="left")
+    box(axes, (4.4, 1.2), (1.24, 0.4), r"$\varepsilon \sim \mathcal{N}(0, I)$")
+    arrow(axes, (4.4, 1.42), (4.4, way - 0.27))
+
+
+def _loss(axes: Axes, way: float, above: float, below: float) -> None:
+    """Both terms of the loss, dotted lines from what each of them compares."""
+    box(axes, (3.1, above), (1.5, 0.56), "KL term\n" r"$\mathrm{KL}(q_\phi(z\,|\,x)\,\|\,p(z))$", GREEN)
+    frame = FancyBboxPatch((2.8, way - 0.56), 0.6, 1.12, boxstyle=ROUND)
+    frame.set(facecolor="none", edgecolor=GREEN, linewidth=1.4, linestyle=":", zorder=0.5)
+    axes.add_patch(frame)
+    arrow(axes, (3.1, way + 0.56), (3.1, above - 0.3), colour=GREEN, style=":")
+    arrow(axes, (4.19, above), (3.87, above), colour=GREEN, style=":")
+    box(axes, (4.0, below), (2.2, 0.56), "reconstruction term\n" r"$-\log p_\theta(x\,|\,z)$ at this $x$", PURPLE)
+    arrow(axes, (0.62, way - 0.8), (0.62, below), (2.88, below), colour=PURPLE, style=":")
+    note(axes, (1.15, above), "loss = $-$ELBO =\nKL term + reconstruction term")
+    arrow(axes, (7.38, way - 0.8), (7.38, below), (5.12, below), colour=PURPLE, style=":")

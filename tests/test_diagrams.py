@@ -1,0 +1,122 @@
+"""Drawings: what stands in them can be read, and is true."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
+
+from gm_helpers import diagrams, figures
+from gm_helpers.vae import VAE
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with plt.rc_context():
+        figures.use_style()
+        yield
+    plt.close("all")
+
+
+every_drawing = pytest.mark.parametrize("sizes", [False, True])
+
+
+def texts(figure):
+    return [own for own in figure.axes[0].texts if own.get_text()]
+
+
+@every_drawing
+def test_no_text_of_the_vae_s_drawing_is_cut_off_or_lies_over_another(sizes):
+    figure = diagrams.vae(sizes)
+    figure.canvas.draw()
+    boxes = {own.get_text(): own.get_window_extent() for own in texts(figure)}
+    width, height = figure.canvas.get_width_height()
+    assert [text for text, own in boxes.items() if min(own.x0, own.y0) < 0 or own.x1 > width or own.y1 > height] == []
+    assert [pair for pair in itertools.combinations(boxes, 2) if boxes[pair[0]].overlaps(boxes[pair[1]])] == []
+
+
+@every_drawing
+def test_every_text_of_the_vae_s_drawing_is_large_enough_to_read(sizes):
+    figure = diagrams.vae(sizes)
+    assert min(own.get_fontsize() for own in texts(figure)) >= 9
+    assert figure.get_figwidth() <= 8
+
+
+@every_drawing
+def test_every_text_in_a_box_of_the_vae_s_drawing_is_narrower_than_its_box(sizes):
+    figure = diagrams.vae(sizes)
+    figure.canvas.draw()
+    boxes = [own.get_window_extent() for own in figure.axes[0].patches if isinstance(own, FancyBboxPatch)]
+    for text in texts(figure):
+        own = text.get_window_extent()
+        middle = (own.x0 + own.x1) / 2, (own.y0 + own.y1) / 2
+        assert all(box.x0 < own.x0 and own.x1 < box.x1 for box in boxes if box.contains(*middle)), text.get_text()
+
+
+@every_drawing
+def test_no_arrow_of_the_vae_s_drawing_runs_through_a_text(sizes):
+    figure = diagrams.vae(sizes)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    for line in axes.lines:
+        corners = axes.transData.transform(line.get_xydata())
+        way = np.concatenate([np.linspace(*ends, 200) for ends in itertools.pairwise(corners)])
+        for text in texts(figure):
+            box = text.get_window_extent()
+            assert not any(box.contains(*point) for point in way), text.get_text()
+
+
+def test_the_sizes_in_the_drawing_are_those_of_the_model_with_twenty_latents():
+    model = VAE(20)
+    parts = [model.trunk, model.mean_head, model.log_var_head], [model.decoder]
+    counts = [f"{sum(p.numel() for own in part for p in own.parameters()):,} parameters" for part in parts]
+    layers = [["784 → 500, ReLU", "→ 20 + 20: $\\mu$, $\\log\\,\\sigma^2$"], ["20 → 500, tanh", "→ 784 logits"]]
+    shown = [own.get_text().split("\n") for own in texts(diagrams.vae(sizes=True))]
+    for own, count in zip(layers, counts, strict=True):
+        assert [*own, count] in shown
+
+
+def test_an_arrow_goes_through_its_points_and_its_head_ends_at_the_last():
+    _, axes = diagrams.canvas(4, 3)
+    diagrams.arrow(axes, (1, 1), (1, 2), (3, 2), style=":")
+    [line], [head] = axes.lines, axes.patches
+    assert line.get_xydata() == pytest.approx(np.array([[1, 1], [1, 2], [2.9, 2]]))
+    assert isinstance(head, FancyArrowPatch)
+    tips = head.get_path().vertices
+    assert tips[:, 0].max() == pytest.approx(3, abs=0.03)
+
+
+def test_a_box_has_its_size_about_its_centre_and_its_text_in_the_middle():
+    _, axes = diagrams.canvas(4, 3)
+    diagrams.box(axes, (2, 1), (1.5, 0.5), "text")
+    box = axes.patches[-1].get_window_extent().transformed(axes.transData.inverted())
+    assert box.extents == pytest.approx([1.25, 0.75, 2.75, 1.25])
+    assert axes.texts[0].get_position() == (2, 1)
+
+
+@pytest.mark.parametrize(("narrow", "heights"), [("right", (1.0, 0.5)), ("left", (0.5, 1.0))])
+def test_a_network_is_half_as_high_on_its_narrow_side(narrow, heights):
+    _, axes = diagrams.canvas(4, 3)
+    diagrams.network(axes, (2, 1), (1, 1), "", diagrams.BLUE, narrow)
+    [shape] = axes.patches
+    assert isinstance(shape, Polygon)
+    corners = shape.get_xy()[:4]
+    for side, height in zip((1.5, 2.5), heights, strict=True):
+        assert np.ptp(corners[corners[:, 0] == side][:, 1]) == height
+
+
+def test_a_picture_lies_upright_in_its_square():
+    _, axes = diagrams.canvas(4, 3)
+    image = np.array([[1.0, 0.0], [0.0, 0.5]])
+    diagrams.picture(axes, (2, 1), 1, image)
+    [shown] = axes.images
+    assert (shown.get_extent(), shown.origin) == ([1.5, 2.5, 0.5, 1.5], "upper")
+    assert (shown.get_array().data == image).all()
+
+
+def test_a_note_is_smaller_than_what_stands_in_a_box():
+    _, axes = diagrams.canvas(4, 3)
+    diagrams.note(axes, (1, 1), "note")
+    diagrams.box(axes, (2, 2), (1, 1), "text")
+    assert axes.texts[0].get_fontsize() < axes.texts[1].get_fontsize()
