@@ -19,7 +19,7 @@ from gm_helpers import recipes
 pytestmark = pytest.mark.slow
 
 WIDGETS = {  # of each notebook, in their order: the label of a slider that changes the picture
-    "1_vae": ["mean μ", "fraction t"],
+    "1_vae": ["curvature", "mean μ", "image no.", "humps at ±h", "fraction t"],
     "2_gan": ["logit a", "fraction t", "training (stages)"],
     "3_flows": ["depth (layers)", "steepness s", "temperature T", "fraction t"],
 }

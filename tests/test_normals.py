@@ -5,6 +5,7 @@ import math
 import pytest
 import scipy
 import torch
+from conftest import seeded
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
