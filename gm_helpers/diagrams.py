@@ -117,14 +117,15 @@ def vae(sizes: bool = False) -> Figure:
     network(axes, (1.93, way), (1.16, 1.3), "encoder\n" r"$q_\phi(z\,|\,x)$" "\n" r"weights $\phi$", BLUE)
     box(axes, (3.1, way + 0.27), (0.44, 0.42), r"$\mu$", BLUE)
     box(axes, (3.1, way - 0.27), (0.44, 0.42), r"$\sigma$", BLUE)
-    box(axes, (4.4, way), (1.24, 0.5), r"$z = \mu + \sigma \odot \varepsilon$")
+    box(axes, (4.12, way), (0.98, 0.5), r"$\mu + \sigma \odot \varepsilon$")
+    box(axes, (4.99, way), (0.36, 0.5), "$z$")
     network(axes, (6.07, way), (1.16, 1.3), "decoder\n" r"$p_\theta(x\,|\,z)$" "\n" r"weights $\theta$", ORANGE, "left")
     picture(axes, (7.38, way), 0.8, probabilities)
-    for start, end in ((1.05, 1.33), (5.04, 5.47), (6.67, 6.95)):
+    for start, end in ((1.05, 1.33), (4.63, 4.79), (5.19, 5.47), (6.67, 6.95)):
         arrow(axes, (start, way), (end, way))
     for side in (0.27, -0.27):
         arrow(axes, (2.53, way + side / 2), (2.86, way + side))
-        arrow(axes, (3.34, way + side), (3.76, way + side / 3))
+        arrow(axes, (3.34, way + side), (3.61, way + side / 3))
     _sources(axes, way, above)
     _loss(axes, way, above, below)
     notes = SIZES if sizes else WORDS
@@ -136,17 +137,17 @@ def vae(sizes: bool = False) -> Figure:
     ):
         note(axes, (x, y), notes[part], va="top")
     if sizes:
-        note(axes, (4.5, 1.68), r"$z$, $\varepsilon$: 20 numbers", ha="left")
+        note(axes, (4.22, 1.68), r"$z$, $\varepsilon$: 20 numbers", ha="left")
     return figure
 
 
 def _sources(axes: Axes, way: float, above: float) -> None:
     """The prior, from which generating starts, and the noise that comes in from the side."""
-    box(axes, (4.86, above), (1.3, 0.56), "prior\n" r"$p(z) = \mathcal{N}(0, I)$")
-    arrow(axes, (4.6, above - 0.3), (4.6, way + 0.27), style="--")
-    note(axes, (4.7, 3.02), "to generate, start here:\ndraw a code $z$, decode it", ha="left")
-    box(axes, (4.4, 1.2), (1.24, 0.4), r"$\varepsilon \sim \mathcal{N}(0, I)$")
-    arrow(axes, (4.4, 1.42), (4.4, way - 0.27))
+    box(axes, (4.99, above), (1.3, 0.56), "prior\n" r"$p(z) = \mathcal{N}(0, I)$")
+    arrow(axes, (4.99, above - 0.3), (4.99, way + 0.27), style="--")
+    note(axes, (5.09, 3.05), "to generate, start here:\ndraw a code $z$, decode it", ha="left")
+    box(axes, (4.12, 1.2), (1.24, 0.4), r"$\varepsilon \sim \mathcal{N}(0, I)$")
+    arrow(axes, (4.12, 1.42), (4.12, way - 0.27))
 
 
 def _loss(axes: Axes, way: float, above: float, below: float) -> None:
@@ -156,7 +157,7 @@ def _loss(axes: Axes, way: float, above: float, below: float) -> None:
     frame.set(facecolor="none", edgecolor=GREEN, linewidth=1.4, linestyle=":", zorder=0.5)
     axes.add_patch(frame)
     arrow(axes, (3.1, way + 0.56), (3.1, above - 0.3), colour=GREEN, style=":")
-    arrow(axes, (4.19, above), (3.87, above), colour=GREEN, style=":")
+    arrow(axes, (4.32, above), (3.87, above), colour=GREEN, style=":")
     box(axes, (4.0, below), (2.2, 0.56), "reconstruction term\n" r"$-\log p_\theta(x\,|\,z)$ at this $x$", PURPLE)
     arrow(axes, (0.62, way - 0.8), (0.62, below), (2.88, below), colour=PURPLE, style=":")
     note(axes, (1.15, above), "loss = $-$ELBO =\nKL term + reconstruction term")
