@@ -24,9 +24,9 @@ def kl_normal(mean: Tensor, covariance: Tensor, other_mean: Tensor, other_covari
 
 @dataclass
 class LinearGaussian:
-    """z ~ N(0, I), x | z ~ N(W z + b, σ² I): a VAE whose decoder is linear, with likelihood and posterior exact.
+    """z ~ N(0, I), x | z ~ N(W z + b, s² I): a VAE whose decoder is linear, with likelihood and posterior exact.
 
-    weight: W, (P, D). bias: b, (P,). log_var: log σ², a scalar tensor. Float64, for use as an oracle.
+    weight: W, (P, D). bias: b, (P,). log_var: log s², a scalar tensor. Float64, for use as an oracle.
     Tipping & Bishop 1999, section 3.
     """
 
@@ -41,7 +41,7 @@ class LinearGaussian:
         return z @ self.weight.T + self.bias + (0.5 * self.log_var).exp() * noise
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) = log N(x; b, W Wᵀ + σ² I), in nats: (..., P) to (...)."""
+        """log p(x) = log N(x; b, W Wᵀ + s² I), in nats: (..., P) to (...)."""
         noise = self.log_var.exp() * torch.eye(len(self.bias), dtype=x.dtype)
         return MultivariateNormal(self.bias, self.weight @ self.weight.T + noise).log_prob(x)
 
@@ -50,7 +50,7 @@ class LinearGaussian:
         return torch.distributions.Normal(z @ self.weight.T + self.bias, (0.5 * self.log_var).exp()).log_prob(x).sum(-1)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (..., D) and covariance (D, D) of p(z|x), a normal: M⁻¹ Wᵀ (x − b) and σ² M⁻¹, M = Wᵀ W + σ² I."""
+        """Mean (..., D) and covariance (D, D) of p(z|x), a normal: M⁻¹ Wᵀ (x − b) and s² M⁻¹, M = Wᵀ W + s² I."""
         noise = self.log_var.exp()
         matrix = self.weight.T @ self.weight + noise * torch.eye(self.weight.shape[1], dtype=x.dtype)
         inverse = torch.linalg.inv(matrix)
@@ -59,7 +59,7 @@ class LinearGaussian:
     def elbo(self, x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
         """The evidence lower bound for q(z|x) = N(mean, covariance), no noise in it, in nats: (...).
 
-        x: (..., P). mean: (..., D). covariance: (..., D, D). E_q[log p(x|z)] is log p(x|mean) − tr(W Σ Wᵀ)/2σ².
+        x: (..., P). mean: (..., D). covariance: (..., D, D). E_q[log p(x|z)] is log p(x|mean) − tr(W Σ Wᵀ)/2s².
         """
         spread = (self.weight @ covariance @ self.weight.T).diagonal(dim1=-2, dim2=-1).sum(-1)
         reconstruction = self.log_likelihood(x, mean) - 0.5 * spread / self.log_var.exp()

@@ -111,10 +111,13 @@ def _judge(check: Callable[[Any], str], answer: Any, seconds: float) -> Verdict:
 
 def _verdict(status: str, message: str) -> Verdict:
     """Each line of the message becomes a sentence."""
-    lines = (
-        f"{own[:1].upper()}{own[1:]}{'' if own.endswith(('.', '?', '…', ')')) else '.'}" for own in message.split("\n")
-    )
-    return Verdict(status, "\n".join(lines))
+
+    def sentence(line: str) -> str:
+        word = line.split()[0] if line.strip() else ""
+        first = word[:1].upper() if word == "a" or word[1:2].isalpha() else word[:1]  # a symbol stays as it is
+        return f"{first}{line[1:]}{'' if line.endswith(('.', '?', '…', ')')) else '.'}"
+
+    return Verdict(status, "\n".join(sentence(own) for own in message.split("\n")))
 
 
 def _is_open(answer: Any) -> bool:

@@ -204,10 +204,14 @@ LOW_RANK_MISTAKES = [
         "the small determinant: times d, or divided by it?",
     ),
     Mistake(
+        lambda mean, factor, diag: _by_torch(mean, factor, diag) + (len(mean) - factor.shape[1]) / 2,
+        "the constant: of which matrix is it the trace?",
+    ),
+    Mistake(
         _with_small(lambda f, d: f.T @ (f / d[:, None])),
         "the small determinant: what would it be for F = 0?",
     ),
-    Mistake(lambda mean, factor, diag: _by_torch(mean, factor, diag**2), "d holds variances, not deviations"),
+    Mistake(lambda mean, factor, diag: _by_torch(mean, factor, diag**2), "diag holds variances, not deviations"),
     Mistake(_exchanged, "that is the divergence of the prior from q"),
 ]
 
@@ -346,6 +350,7 @@ GAP_MISTAKES = [
     ),
 ]
 NATS = 1.5e-3  # a thousandth, and what float32 needs
+UNLIKELY = 60  # pixels
 
 
 def _small_vae(random: np.random.Generator) -> tuple[VAE, Tensor]:
@@ -357,7 +362,12 @@ def _small_vae(random: np.random.Generator) -> tuple[VAE, Tensor]:
         torch.nn.init.uniform_(model.get_parameter(f"{name}.weight"), -weight, weight)
         torch.nn.init.uniform_(model.get_parameter(f"{name}.bias"), -bias, bias)
     model.log_var_head.bias.sub_(1.2)  # σ around ½
-    return model, model.decode(torch.randn(1, 2).double()).sigmoid().bernoulli()[0]
+    x = model.decode(torch.randn(1, 2).double()).sigmoid().bernoulli()[0]
+    # pixels that no code makes likely take p(x|z) below what float64 holds, and leave the posterior as it is
+    model.get_parameter("decoder.2.weight")[:UNLIKELY].zero_()
+    model.get_parameter("decoder.2.bias")[:UNLIKELY].fill_(-10.0)
+    x[:UNLIKELY] = 1.0
+    return model, x
 
 
 def _log_px_given(model: VAE, x: Tensor, z: Tensor) -> Tensor:
@@ -411,7 +421,11 @@ def _on_grid(answer: Any, model: VAE, x: Tensor, case: dict[str, float]) -> tupl
 
     own.decoder.register_forward_pre_hook(watch)
     given = call(answer, {"model": own, "x": x, **case}, stated(case))
-    return numbers(given, (2,), f"{stated(case)}: "), reach
+    try:
+        return numbers(given, (2,), f"{stated(case)}: "), reach
+    except Wrong as wrong:
+        underflow = "the exponential of a number below −745 is 0: how are such numbers added (1.4a)?"
+        raise Wrong(f"{wrong}\n{underflow}" if "finite" in str(wrong) else str(wrong)) from wrong
 
 
 @exercise(NOTEBOOK, "1.6", seconds=15)
@@ -498,7 +512,7 @@ WEIGHT_MISTAKES = [
     Mistake(lambda v: -_best_weight(v), "that has the same bound, but w is to be at least 0"),
     Mistake(lambda v: _best_weight(v**2), "V is the mean square already"),
     Mistake(lambda v: _best_weight(math.sqrt(v)), "V is the mean square, and no deviation"),
-    Mistake(_by_marginals, "q's best variances are not those of the posterior's components (1.6)"),
+    Mistake(_by_marginals, "q's best variances are not those of the posterior's components: 1.8 says what they are"),
     Mistake(lambda v: 2 * _best_weight(v), "that is the sum of both weights"),
 ]
 TOO_SMALL = "below some V no weight is worth its price: what is the slope of the bound in w² at 0?"

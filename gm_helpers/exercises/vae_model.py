@@ -61,14 +61,14 @@ def _without_own(values: Tensor) -> Tensor:
 
 
 def _by_autograd(mean: Tensor, log_std: Tensor, eps: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The slopes of log q at the draws in its own copies of mean and log σ, each (K, P)."""
+    """The slopes of log q at the draws in its own copies of mean and log σ, each (K, D)."""
     copies = mean.expand_as(eps).clone().requires_grad_(), log_std.expand_as(eps).clone().requires_grad_()
     first, second = torch.autograd.grad(Normal(copies[0], copies[1].exp()).log_prob(z.detach()).sum(), copies)
     return first, second
 
 
 def _estimate(weights: Weights = _without_own, scores: Scores = _by_autograd) -> Callable[..., list[float]]:
-    """(f, mean, log_std, eps) -> the mean over the draws of weight times score, (2P,)."""
+    """(f, mean, log_std, eps) -> the mean over the draws of weight times score, (2D,)."""
 
     def estimate(f: Any, mean: Tensor, log_std: Tensor, eps: Tensor) -> list[float]:
         z = mean + log_std.exp() * eps
@@ -125,7 +125,7 @@ LEAVE_ONE_OUT_MISTAKES = [
 
 @dataclass
 class _Smooth:
-    """A function (K, P) to (K,) that has slopes, for draws of whatever kind; it tells what it is."""
+    """A function (K, D) to (K,) that has slopes, for draws of whatever kind; it tells what it is."""
 
     a: Tensor
     b: Tensor
@@ -140,9 +140,9 @@ class _Smooth:
 
 @exercise(NOTEBOOK, "1.11")
 def leave_one_out(answer: Any) -> str:
-    """(f, mean (P,), log_std (P,), eps (K, P)) -> (2P,), the estimate of the gradient in mean and log_std.
+    """(f, mean (D,), log_std (D,), eps (K, D)) -> (2D,), the estimate of the gradient in mean and log_std.
 
-    f: (K, P) to (K,). Compared with scores by autograd, draw by draw, and with the gradient of a mean in closed form.
+    f: (K, D) to (K,). Compared with scores by autograd, draw by draw, and with the gradient of a mean in closed form.
     """
     random = rng()
     given, cases, off, sizes = [], [], False, [(1, 2), (1, 3)]  # components and draws
