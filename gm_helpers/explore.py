@@ -155,7 +155,8 @@ def explore(
     if name in live:
         live.pop(name).close()
     explorer = live[name] = _Explorer(draw, controls, play)
-    show_still(bytes(explorer.picture.value), name, alt, figure_dir)
+    still = figures.with_palette(io.BytesIO(explorer.picture.value), alt)
+    show_still(still, name, alt, figure_dir)
     display({"text/html": STYLE + SCRIPT, "text/plain": ""}, raw=True)
     display(explorer.box._repr_mimebundle_(), raw=True)
 

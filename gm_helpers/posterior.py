@@ -236,7 +236,6 @@ def draw_posterior(axes: Axes, model: VAE, x: Tensor, own: Posterior, found: Gap
     axes.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     axes.set(xlim=(across - half, across + half), ylim=(up - half, up + half))
     axes.locator_params(nbins=4)
-    axes.locator_params(nbins=5)
 
 
 def draw_posteriors(model: VAE, x: Tensor, labels: Tensor) -> Figure:

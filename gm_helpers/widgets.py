@@ -82,8 +82,8 @@ def one_dimensional_bound(figure_dir: str = "") -> None:
     def draw(curvature: float, x: float) -> Drawing:
         found = normals.one_dimension(x, curvature, noise)
         curve = z + curvature * z**2
-        figure = plt.figure(figsize=(9, 5.6), layout="none")
-        figure.subplots_adjust(left=0.07, right=0.985, bottom=0.085, top=0.945, wspace=0.17, hspace=0.34)
+        figure = plt.figure(figsize=(9, 5.2), layout="none")
+        figure.subplots_adjust(left=0.07, right=0.985, bottom=0.09, top=0.94, wspace=0.17, hspace=0.38)
         (plane, marginal), (parts, both) = figure.subplots(2, 2)
 
         plane.plot(z, curve, label="$f(z)$")

@@ -120,3 +120,65 @@ def test_a_note_is_smaller_than_what_stands_in_a_box():
     diagrams.note(axes, (1, 1), "note")
     diagrams.box(axes, (2, 2), (1, 1), "text")
     assert axes.texts[0].get_fontsize() < axes.texts[1].get_fontsize()
+
+
+def parts(axes):
+    """Where the drawing's parts are, (x0, y0, x1, y1) in inches, by the text in their middle; both images by number."""
+    shapes = [own for own in axes.patches if isinstance(own, FancyBboxPatch | Polygon)]
+    extents = [own.get_window_extent().transformed(axes.transData.inverted()).extents for own in shapes]
+    middles = {own.get_position(): own.get_text().split("\n")[0] for own in texts(axes.figure)}
+    found = {f"image {i}": np.array(own.get_extent())[[0, 2, 1, 3]] for i, own in enumerate(axes.images)}
+    for own in extents:
+        middle = (own[:2] + own[2:]) / 2
+        found |= {text: own for at, text in middles.items() if np.abs(middle - at).max() < 1e-6}
+    return found
+
+
+def test_the_arrows_of_the_vae_s_drawing_lead_from_each_part_to_those_that_use_it():
+    axes = diagrams.vae().axes[0]
+    places = parts(axes)
+
+    def nearest(point):
+        def distance(name):
+            low, high = places[name][:2], places[name][2:]
+            return np.linalg.norm(np.clip(point, low, high) - point)
+
+        return min(places, key=distance)
+
+    def ends(line):
+        way = line.get_xydata()
+        return nearest(way[0]), nearest(way[-1] + 0.1 * (way[-1] - way[-2]) / np.linalg.norm(way[-1] - way[-2]))
+
+    sampled, noise = r"$\mu + \sigma \odot \varepsilon$", r"$\varepsilon \sim \mathcal{N}(0, I)$"
+    way = ["image 0", "encoder", r"$\mu$", sampled, "$z$", "decoder", "image 1"]
+    beside = [("encoder", r"$\sigma$"), (r"$\sigma$", sampled), (noise, sampled), ("prior", "$z$")]
+    loss = [(r"$\mu$", "KL term"), ("prior", "KL term"), *((f"image {i}", "reconstruction error") for i in (0, 1))]
+    assert sorted(map(ends, axes.lines)) == sorted([*itertools.pairwise(way), *beside, *loss])
+
+
+def test_the_vae_s_drawing_begins_with_a_binary_image_and_ends_with_its_probabilities():
+    image, probabilities = (own.get_array().data for own in diagrams.vae().axes[0].images)
+    assert {*image.flat} == {0, 1}
+    assert len({*probabilities.flat}) > 2
+    assert probabilities[image == 1].min() >= 0.5 >= probabilities[image == 0].max()
+
+
+def test_both_networks_of_the_vae_s_drawing_are_narrow_where_the_code_is():
+    axes = diagrams.vae().axes[0]
+    heights = {}
+    for shape in axes.patches:
+        if isinstance(shape, Polygon) and shape.get_facecolor()[3]:
+            x, y = shape.get_xy()[:4].T
+            heights[x.mean() < 4] = [np.ptp(y[x == side]) for side in (x.min(), x.max())]
+    assert heights == {True: pytest.approx([1.3, 0.65]), False: pytest.approx([0.65, 1.3])}  # left, right
+
+
+def test_the_words_of_the_vae_s_drawing_are_true_of_the_parts_that_they_stand_at():
+    axes = diagrams.vae().axes[0]
+    told = {own.get_text().split("\n")[0]: own for own in texts(axes.figure)}
+    for part, formula in (("encoder", r"q_\phi(z\,|\,x)"), ("decoder", r"p_\theta(x\,|\,z)")):
+        assert formula in told[part].get_text()
+    assert r"KL}(q_\phi(z\,|\,x)\,\|\,p(z))" in told["KL term"].get_text()
+    assert told["loss = $-$ELBO ="].get_text().endswith("KL + reconstruction error")
+    assert told["guesses the code"].get_position()[0] == told["encoder"].get_position()[0]
+    assert told["draws what"].get_position()[0] == told["decoder"].get_position()[0]

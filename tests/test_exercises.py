@@ -861,6 +861,24 @@ def test_a_value_in_a_message_takes_one_line():
     assert checking.described(ValueError("\ud800 x")) == "ValueError: ? x"
 
 
+def test_each_line_of_a_verdict_is_a_sentence_and_a_symbol_at_its_start_stays_small():
+    lines = (
+        "for n = 2: your answer is 3",
+        "a mean, where a sum is asked for",
+        "s is a deviation",
+        "w² is asked for?",
+        "β (1.8)",
+    )
+    said = checking._verdict("wrong", "\n".join(lines))
+    assert said.message.split("\n") == [
+        "For n = 2: your answer is 3.",
+        "A mean, where a sum is asked for.",
+        "s is a deviation.",
+        "w² is asked for?",
+        "β (1.8)",
+    ]
+
+
 def test_a_verdict_shows_itself_as_text_and_as_html_that_is_safe():
     verdict = Verdict("wrong", "a < b\nthat is so")
     assert repr(verdict) == "wrong: a < b\nthat is so"

@@ -127,6 +127,11 @@ def test_the_estimator_has_the_mean_of_the_gradient_for_two_draws():
     assert ((own.mean(0) - right).abs() < 4 * error).all()
 
 
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_a_right_estimator_has_the_mean_that_is_known_for_a_step_whatever_the_parameters(seed):
+    vae_model._refuse_wrong_mean(zoo_vae.leave_one_out_in_float32, np.random.default_rng(seed))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_posterior_and_bound_of_the_small_models_are_those_of_a_fine_grid(seed):
     random = np.random.default_rng(seed)
@@ -162,6 +167,10 @@ def test_a_model_that_an_answer_changes_is_another_one_at_the_next_call():
 
 def test_what_is_right_is_not_told_where_one_number_is_asked_for():
     assert "39" not in exercises.hidden_beta(40).message
+
+
+def test_that_no_weight_pays_is_said_where_the_variance_is_small_alone():
+    assert "no weight is worth its price" not in exercises.optimal_weight(lambda variance: math.nan).message
 
 
 def test_a_minimum_is_found_by_slopes():

@@ -104,6 +104,15 @@ def test_a_palette_changes_no_colour_visibly(tmp_path):
         assert max(high for _, high in difference.getextrema()) <= 8
 
 
+def test_a_grey_picture_keeps_its_greys_and_gets_its_text():
+    greys, plain = Picture.new("L", (256, 2)), io.BytesIO()
+    greys.putdata([*range(256)] * 2)
+    greys.save(plain, "png")
+    with Picture.open(io.BytesIO(figures.with_palette(plain, "All greys."))) as saved:
+        assert (saved.mode, saved.text) == ("L", {"Description": "All greys."})
+        assert saved.tobytes() == bytes(range(256)) * 2
+
+
 def test_each_code_is_drawn_at_its_place_as_its_digit_in_its_colour():
     axis = plt.figure().subplots()
     codes, labels = torch.randn(50, 2, generator=seeded(0)).requires_grad_(), torch.arange(50) % 10

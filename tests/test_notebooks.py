@@ -22,7 +22,7 @@ BOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in batch.course()]
 START = ROOT / "notebooks" / "0_start.ipynb"
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 # cells whose output nbval compares; a notebook that loses one has lost a claim
-CHECKS = {"1_vae": 36, "2_gan": 30, "3_flows": 27}
+CHECKS = {"1_vae": 46, "2_gan": 30, "3_flows": 27}
 
 each = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 each_solved = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
@@ -209,7 +209,7 @@ def test_what_lives_after_a_run_is_not_in_the_committed_notebook_but_its_still_p
 
 
 def test_the_largest_notebook_stays_light():
-    assert max(path.stat().st_size for path in BOOKS) < 3_000_000
+    assert max(path.stat().st_size for path in BOOKS) < 2_500_000
 
 
 def sections(book):
@@ -371,7 +371,7 @@ def test_solving_the_exercises_even_twice_changes_nothing_else_in_the_chapter(pa
 @each_second_edition
 def test_each_section_can_be_run_twice_and_once_more_after_the_end(path):
     """Where next to nothing is trained, and without comparing outputs: the random draws go on."""
-    book = nbformat.read(path, as_version=4)
+    book = sources.chapter(source(path))
     for cell in book.cells:
         if "parameters" in tags(cell):
             cell.source = cell.source.replace('"quick"', '"smoke"')

@@ -149,3 +149,38 @@ def test_sliders_start_from_the_posterior_means_sorted_by_how_much_each_latent_s
     assert page.data["order"] == sorted(range(4), key=kl.__getitem__, reverse=True) != sorted(range(4))
     assert page.data["codes"] == np.round(mean.detach().double().numpy(), 3).tolist()
     assert page.data["labels"] == LABELS.tolist()
+
+
+def test_the_text_of_a_pad_tells_where_its_way_begins_and_where_it_ends(shown):
+    pages.latent_pad(VAES["latentPad"], CODES, torch.arange(30) % 10 + 3)
+    assert "from the middle of the codes of 3 to that of 4;" in Page(shown).still.metadata["image/png"]["alt"]
+
+
+def test_a_pad_s_still_picture_has_each_code_as_its_own_digit_and_each_cross_its_letter(drawn):
+    labels = torch.arange(30) % 10
+    pages.latent_pad(VAES["latentPad"], CODES, labels)
+    plane, *_ = drawn[1][0].axes
+    for digit, own in enumerate(plane.collections):
+        assert own.get_offsets().data == pytest.approx(CODES[labels == digit].numpy())
+    crosses = {own.get_text(): own.xy for own in plane.texts}
+    assert [*crosses] == ["A", "B", "C"]
+    for place, cross in zip(crosses.values(), plane.lines[1::2], strict=True):
+        assert place == pytest.approx(cross.get_xydata()[0])
+
+
+def test_a_pad_s_codes_may_have_another_type_than_its_model(drawn):
+    pages.latent_pad(VAES["latentPad"], CODES.double(), torch.arange(30) % 10)
+    assert len(drawn) == 2
+
+
+def test_the_sliders_still_picture_ends_with_the_latent_that_says_least_and_its_text_names_all_four(shown, drawn):
+    model = random_vae(6).float()
+    pages.latent_sliders(model, IMAGES, LABELS)
+    page = Page(shown)
+    order = page.data["order"]
+    told = [own.texts[0].get_text().partition("$\n")[0] for own in drawn[0][0].axes]
+    assert told == [f"$z_{{{latent + 1}}}" for latent in (*order[:3], order[5])]
+    names = ", ".join(f"z{latent + 1}" for latent in (*order[:3], order[5]))
+    alt = page.still.metadata["image/png"]["alt"]
+    assert alt.startswith("A 3, decoded with one latent moved")
+    assert f"kept: {names}." in alt

@@ -1,5 +1,6 @@
 """Normals in place of densities: each number has an oracle from elsewhere, a brute sum, draws, or a closed form."""
 
+import dataclasses
 import math
 
 import matplotlib.pyplot as plt
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import NoFloat64, random_images, random_vae, seeded
+from matplotlib.colors import to_rgba
 from matplotlib.patches import Ellipse
 from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal, kl_divergence
 from torch.testing import assert_close
 
 from gm_helpers import posterior, recipes
+from gm_helpers.vae import VAE
 
 MODEL, IMAGES = random_vae(2), random_images(3)
 
@@ -261,3 +264,98 @@ def test_each_of_six_panels_tells_its_numbers(gaps):
 def test_the_legend_names_the_areas_and_both_normals():
     names = [own.get_label() for own in posterior.legend()]
     assert names == ["posterior: 50 %", "90 %", "99 %", "encoder's q, 1σ and 2σ", "best normal, 1σ and 2σ"]
+
+
+# ---------------------------------------------------------------- seen with fresh eyes
+
+
+def vae_of_two_humps():
+    """A VAE whose one pixel is white where z₁ is near −2 or 2, the rarer of which is where the encoder looks."""
+    model = VAE(2, hidden=4).double().requires_grad_(False)
+    for own in model.parameters():
+        own.zero_()
+    first, _, last = model.decoder
+    first.weight[:, 0] = 3.0
+    first.bias[:] = torch.tensor([7.5, 4.5, -4.5, -7.5])  # steps at −2.5, −1.5, 1.5 and 2.5
+    last.weight[0], last.bias[0] = torch.tensor([6.0, -6.0, 5.0, -5.0]), -8.0
+    model.mean_head.bias[0] = 2.0
+    model.log_var_head.bias.fill_(-2.0)
+    return model
+
+
+def test_of_two_humps_the_best_normal_is_on_the_larger_one_where_neither_encoder_nor_moments_lead():
+    model, image = vae_of_two_humps(), torch.ones(784, dtype=torch.float64)
+    side = torch.arange(-20, 21, dtype=torch.float64) * 0.2
+    codes = torch.cartesian_prod(side, side)
+    joint = posterior.log_joint(model, image[None], codes)[0]
+    log_px = joint.logsumexp(0).item() + 2 * math.log(0.2)
+    found = posterior.gap(model, image, posterior.Posterior(codes, joint - log_px, 0.2, log_px))
+    share = (joint - log_px)[codes[:, 0] < 0].exp().sum() * 0.2**2
+    assert found.best[0][0] == pytest.approx(-1.9, abs=0.1)
+    assert found.family == pytest.approx(-math.log(share), abs=0.05)
+
+
+def test_a_search_that_goes_astray_is_not_taken_for_the_best(monkeypatch):
+    ways = iter((9.0, 0.0))
+    monkeypatch.setattr(posterior, "maximised", lambda bound, mean, log_std, tolerance: (mean + next(ways), log_std))
+    start = normals(1)
+    assert_close(posterior.best_normal(MODEL, IMAGES[0], *start), (start[0][0], start[1][0]))
+
+
+def test_the_weights_of_a_model_stay_as_they_can_be_trained():
+    model = random_vae(2)
+    posterior.exact(model, IMAGES[:1], reach=1.0, spacing=0.5)
+    assert all(own.requires_grad for own in model.parameters())
+
+
+def test_a_posterior_as_wide_as_the_prior_needs_no_finer_grid():
+    [own] = posterior.exact(blind_vae(), IMAGES[:1], reach=6.0, spacing=0.25)
+    assert own.spacing == 0.25
+
+
+def test_a_code_beyond_the_last_point_of_the_grid_has_no_density():
+    own, _ = narrow_normal(0.6)
+    assert own.density(own.codes.amax(0) + 0.03) == 0
+
+
+def test_the_window_of_a_posterior_holds_it_and_the_ellipses_whole(axis, exact, gaps):
+    wide = torch.tensor([2.0, -1.0]).double(), torch.tensor([0.2, -1.0]).double()
+    found = dataclasses.replace(gaps[0], q=wide)
+    posterior.draw_posterior(axis, MODEL, IMAGES[0], exact[0], found, points=20)
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    for own in (own for own in axis.patches if isinstance(own, Ellipse)):
+        assert left < own.center[0] - own.width / 2 < own.center[0] + own.width / 2 < right
+        assert bottom < own.center[1] - own.height / 2 < own.center[1] + own.height / 2 < top
+    posterior.draw_posterior(axis, MODEL, IMAGES[0], exact[0], gaps[0], points=20)
+    (low, high), (x, y) = zip(axis.get_xlim(), axis.get_ylim(), strict=True), exact[0].codes.T
+    inside = (low[0] < x) & (x < high[0]) & (low[1] < y) & (y < high[1])
+    assert exact[0].log_density[inside].exp().sum() * exact[0].spacing ** 2 > 0.99
+
+
+def test_what_is_drawn_has_the_shades_and_the_lines_of_the_legend_and_a_mark_at_each_mean(axis, exact, gaps):
+    posterior.draw_posterior(axis, MODEL, IMAGES[0], exact[0], gaps[0], points=20)
+    *areas, encoder, best = posterior.legend()
+    assert [own.get_facecolor() for own in areas] == [*map(tuple, axis.collections[0].get_facecolor())][::-1]
+    drawn = [own for own in axis.patches if isinstance(own, Ellipse)]
+    for line, ellipse, mark, (mean, _) in zip(
+        (encoder, best), drawn[::2], axis.lines, (gaps[0].q, gaps[0].best), strict=True
+    ):
+        assert to_rgba(line.get_color()) == ellipse.get_edgecolor() == to_rgba(mark.get_color())
+        assert line.get_linestyle() == ellipse.get_linestyle()
+        assert line.get_marker() == mark.get_marker()
+        assert mark.get_xydata()[0] == pytest.approx(mean.numpy())
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("$z_1$", "$z_2$")
+
+
+def test_each_of_six_panels_shows_its_own_image_and_its_own_posterior(monkeypatch):
+    images, drawn = random_images(6, seed=1), []
+    monkeypatch.setattr(posterior, "exact", lambda model, x: [*range(6)])
+    monkeypatch.setattr(posterior, "gap", lambda model, x, own: posterior.Gap(-own, -own - 1, 0.5, 0.5, (), ()))
+    monkeypatch.setattr(posterior, "draw_posterior", lambda axes, model, x, own, gap: drawn.append((x, own, gap)))
+    figure = posterior.draw_posteriors(MODEL, images, torch.arange(6))
+    thumbnails = [panel.child_axes[0].images[0].get_array().data for panel in figure.axes if panel.child_axes]
+    plt.close(figure)
+    assert [(own, gap.log_px) for _, own, gap in drawn] == [(own, -own) for own in range(6)]
+    for image, (x, *_), thumbnail in zip(images, drawn, thumbnails, strict=True):
+        assert (x.flatten() == image.flatten()).all()
+        assert (thumbnail == image[0].numpy()).all()

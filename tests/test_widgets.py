@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import scipy
 import torch
-from conftest import random_images, random_vae, randomized, seeded
+from conftest import NoFloat64, random_images, random_vae, randomized, seeded
 from PIL import Image
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
-from gm_helpers import explore, normals, posterior, widgets
+from gm_helpers import explore, figures, normals, posterior, widgets
 from gm_helpers.flows import flow_2d
 from gm_helpers.nn import slerp
 
@@ -462,3 +462,136 @@ def test_the_static_picture_is_saved_with_an_alternative_text_that_says_somethin
     assert png.read_bytes() == shown[0].content["image/png"]
     assert txt.read_text() == shown[0].metadata["image/png"]["alt"] + "\n"
     assert len(txt.read_text()) >= 30
+
+
+# ---------------------------------------------------------------- seen with fresh eyes
+
+
+def labelled(axis):
+    """The lines of a panel by what its legend calls them."""
+    return {own.get_label(): own for own in axis.lines}
+
+
+def title(axis):
+    return axis.get_title().replace("−", "-")
+
+
+def test_the_parts_of_the_divergence_of_two_normals_are_told_each_for_its_parameter():
+    widgets.two_normals()
+    by_std = kl_divergence(Normal(0.0, 0.5), Normal(0.0, 1.0)).item()
+    assert axes(mean=-2.0, std=0.5)[1].get_title() == rf"2.000 of them for $\mu$, {by_std:.3f} for $\sigma$"
+
+
+@pytest.mark.parametrize(
+    ("show", "first", "words"),
+    [
+        (widgets.two_normals, {"mean": 1.0, "std": 0.5}, "mean 1 and deviation 0.5"),
+        (widgets.one_dimensional_bound, {"curvature": 0.7, "x": 1.0}, "a dot at x = 1;"),
+        (widgets.two_directions, {"separation": 2.0}, "two humps at −2 and 2;"),
+    ],
+)
+def test_a_widget_starts_in_the_state_that_its_alternative_text_describes(show, first, words, shown):
+    show()
+    assert {name: own.value for name, own in only().controls.items()} == first
+    assert words in shown[0].metadata["image/png"]["alt"]
+
+
+def test_in_the_alternative_text_of_two_normals_stands_their_divergence(shown):
+    widgets.two_normals()
+    assert f"{numbers(set_to())[0]} nats" in shown[0].metadata["image/png"]["alt"]
+
+
+def test_the_bound_in_one_dimension_tells_in_titles_and_reading_what_belongs_to_each_name():
+    widgets.one_dimensional_bound()
+    found = normals.one_dimension(2.0, 1.2)
+    _, marginal, _, both = axes(curvature=1.2, x=2.0)
+    log_px, elbo = f"{found.log_px:.3f}", f"{found.elbo:.3f}"
+    assert title(marginal) == rf"$\log p(x)$ = {log_px}, ELBO = {elbo} nats"
+    assert title(both) == f"gap = KL($q$ ‖ posterior) = {found.gap:.3f} nats"
+    reading = set_to(curvature=1.2, x=2.0).replace("−", "-")
+    assert f"log p(x) = {log_px}, ELBO = {elbo}, gap" in reading
+    assert reading.endswith(f"q: μ = {found.mean:.2f}, σ = {found.std:.2f}")
+
+
+def test_the_bound_in_one_dimension_marks_the_observed_x_and_the_noise_around_the_line_of_means():
+    widgets.one_dimensional_bound()
+    plane, marginal, _, _ = axes(curvature=0.7, x=2.5)
+    assert {*plane.lines[1].get_ydata()} == {*marginal.lines[2].get_xdata()} == {2.5}
+    [[x, density]] = marginal.lines[1].get_xydata()
+    assert (x, density) == (2.5, pytest.approx(np.interp(x, *marginal.lines[0].get_data()), rel=1e-3))
+    z, curve = plane.lines[0].get_data()
+    [band] = plane.collections[0].get_paths()
+    for at in (0, 200, 399):
+        heights = band.vertices[np.isclose(band.vertices[:, 0], z[at]), 1]
+        assert [heights.min(), heights.max()] == pytest.approx([curve[at] - 0.5, curve[at] + 0.5])
+
+
+def test_the_curves_of_the_bound_in_one_dimension_are_what_the_legends_call_them_and_the_gap_is_shaded_between_two():
+    widgets.one_dimensional_bound()
+    found = normals.one_dimension(1.0, 0.7)
+    *_, parts, both = axes(curvature=0.7, x=1.0)
+    z, prior = labelled(parts)["prior $p(z)$"].get_data()
+    assert prior == pytest.approx(scipy.stats.norm.pdf(z))
+    assert z[labelled(parts)["$p(x|z)$, scaled"].get_ydata().argmax()] == pytest.approx(
+        0.68, abs=0.02
+    )  # z + 0.7 z² = 1
+    z, q = labelled(both)["best normal $q$"].get_data()
+    assert q == pytest.approx(scipy.stats.norm.pdf(z, found.mean, found.std))
+    exact = labelled(both)["posterior $p(z|x)$"].get_ydata()
+    [shaded] = both.collections[0].get_paths()
+    for at in range(1400, 2000, 50):
+        heights = shaded.vertices[np.isclose(shaded.vertices[:, 0], z[at]), 1]
+        assert sorted([heights.min(), heights.max()]) == pytest.approx(sorted([exact[at], q[at]]))
+
+
+@pytest.mark.usefixtures("known")
+def test_the_picture_of_an_image_s_posterior_is_its_own_and_its_title_tells_the_parts_of_its_gap(monkeypatch):
+    drawn, found = (
+        [],
+        [posterior.Gap(-9.0, -9.75 - own, 0.25, 0.5 + own, *2 * [2 * [torch.zeros(2)]]) for own in range(4)],
+    )
+    monkeypatch.setattr(posterior, "draw_posterior", lambda *given: drawn.append(given[2:]))
+    monkeypatch.setattr(posterior, "gap", lambda model, x, own: found[[one is own for one in EXACT()].index(True)])
+    WIDGETS["posterior_of_image"]()
+    figure = only().draw(number=3.0)[0]
+    x, own, gap = drawn[-1]
+    assert (x == IN_ORDER[3].flatten()).all()
+    assert (own is EXACT()[3], gap is found[3]) == (True, True)
+    assert figure.axes[-1].get_title() == "gap 3.75 nats = family 0.25 + encoder 3.50"
+    assert [axis.get_title().partition(":")[0] for axis in figure.axes[:3]] == [
+        "the image",
+        "encoder's q",
+        "best normal",
+    ]
+
+
+@pytest.mark.usefixtures("known")
+def test_the_images_of_a_posterior_may_lie_on_a_device_without_float64():
+    widgets.posterior_of_image(VAE, IMAGES.as_subclass(NoFloat64), CLASSES)
+    assert set_to(number=3).startswith("a 3: ")
+
+
+def test_the_curves_of_two_directions_are_what_the_legends_call_them():
+    widgets.two_directions()
+    left, right = axes(separation=1.3)
+    forward, (best, *_) = normals.both_directions(1.3)
+    for name, fit in (("by KL($p$ ‖ $q$)", forward), ("by KL($q$ ‖ $p$)", best)):
+        z, density = labelled(left)[name].get_data()
+        assert density == pytest.approx(scipy.stats.norm.pdf(z, fit.mean, fit.std))
+        assert np.interp(1.3, *labelled(right)[f"least {name[3:]}"].get_data()) == pytest.approx(fit.kl)
+    [humps] = left.collections[0].get_paths()
+    assert humps.vertices[:, 1].max() == pytest.approx(0.6 * scipy.stats.norm.pdf(0, 0, 0.6), rel=0.01)
+    assert abs(humps.vertices[humps.vertices[:, 1].argmax(), 0] + 1.3) < 0.02
+
+
+def test_the_divergences_of_two_directions_are_marked_where_the_slider_is_and_only_other_minima_are_dots():
+    widgets.two_directions()
+    _, right = axes(separation=1.35)
+    forward, (best, *_) = normals.both_directions(1.35)
+    upright, *marks = right.lines[3:]
+    assert {*upright.get_xdata()} == {1.35}
+    assert [own.get_xydata()[0].tolist() for own in marks] == [pytest.approx([1.35, own.kl]) for own in (forward, best)]
+    assert [own.get_color() for own in marks] == [*figures.COLOURS[:2]]
+    lowest = labelled(right)["least KL($q$ ‖ $p$)"]
+    for h, kl in labelled(right)["its other minima"].get_xydata():
+        assert kl > np.interp(h, *lowest.get_data()) + 1e-3

@@ -44,6 +44,11 @@ def posterior_kl(x, s):
     return (variance + (x / (1 + s**2)) ** 2 - 1 - math.log(variance)) / 2
 
 
+def variance_over_posterior(x, s):
+    square, cube = (bias_by_quad(x, s, power)[0] + 1 for power in (2, 3))  # the latter times p(x)
+    return cube / scipy.stats.norm(0, math.hypot(1, s)).pdf(x) - square**2
+
+
 def bias(v, n=lambda v: 50 * v):
     return lambda x, s: (v(x, s), n(v(x, s)))
 
@@ -171,12 +176,29 @@ def one_draw(model, x, mean, log_var):
     return model.log_likelihood(x[None], z)
 
 
+def one_draw_by_numpy(model, x, mean, log_var):
+    return model.log_likelihood(x[None], mean + (log_var / 2).exp() * torch.from_numpy(np.random.normal(size=2)))
+
+
 def at_the_mean(model, x, mean, log_var):
     return model.log_likelihood(x[None], mean)
 
 
 def of_the_posterior(log_px, joint, log_q, cell, *_):
     return ((joint - log_px).exp() * (joint - log_px - log_q)).sum() * cell
+
+
+def changed(change):
+    """The right answer's two numbers, and what a slip makes of them."""
+    return lambda *own: change(*on_grid()(*own))
+
+
+def mean_of_logs(model, x, spacing, extent):
+    steps = round(extent / spacing)
+    axis = torch.arange(-steps, steps + 1, dtype=torch.float64) * spacing
+    z = torch.cartesian_prod(axis, axis)
+    shares = torch.softmax(-(z**2).sum(1) / 2, 0)
+    return shares @ model.log_likelihood(x.expand(len(z), -1), z), on_grid()(model, x, spacing, extent)[1]
 
 
 def variance_for_deviation(log_px, joint, log_q, cell, model, x):
@@ -217,6 +239,19 @@ def weight_by_sympy(variance):
     u = sympy.Symbol("u")
     roots = sympy.Poly((1 + 2 * u) ** 2 - sympy.Rational(variance) * (1 + u), u).nroots()
     return sympy.sqrt(max([0, *(own for own in roots if own.is_real and own > 0)]))
+
+
+def weight_with_marginals(variance):
+    """With the variances of the posterior's components for q's, and the best slope of its mean."""
+
+    def loss(at):
+        w, v = at
+        square = (1 + w * w) / (1 + 2 * w * w)
+        error = variance * (1 - 2 * w * v) ** 2 + 2 * w**2 * square
+        return error / 2 + variance * v**2 + square - math.log(square)
+
+    found = scipy.optimize.minimize(loss, (1.0, 0.3), method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-13})
+    return abs(found.x[0])
 
 
 def weight(square):
@@ -354,6 +389,14 @@ RIGHT = {
 }
 WRONG = {
     "bias_of_estimate": [
+        (bias(variance_of_ratio, lambda v: v / 200), "the bias falls with n"),
+        (bias(variance_of_ratio, math.ceil), "rounded up"),
+        (bias(variance_of_ratio, lambda v: math.ceil(50 * v)), "not to be rounded"),
+        (
+            bias(lambda x, s: variance_of_ratio(x, s) * scipy.stats.norm(0, math.hypot(1, s)).pdf(x)),
+            r"divided by p.x. \*squared",
+        ),
+        (bias(variance_over_posterior), "over the posterior"),
         (bias(variance_of_ratio, lambda v: 100 * v), "which factor has δ²"),
         (bias(variance_of_ratio, lambda v: 1e4 * v), "the standard .deviation. of the estimate"),
         (bias(lambda x, s: (1 + 2 * x**2) / (2 * s**4)), "variance of the logarithms"),
@@ -373,6 +416,13 @@ WRONG = {
         (lambda x, s: variance_of_ratio(x, s), "should be numbers of the shape"),
     ],
     "kl_low_rank": [
+        (lambda mean, f, d: kl_by_torch(mean, f, d) + (mean.norm() - mean @ mean) / 2, "enters as its square"),
+        (
+            lambda mean, f, d: kl_divergence(
+                LowRankMultivariateNormal(0 * mean, 0 * f, 0 * d + 1), LowRankMultivariateNormal(mean, f, d)
+            ),
+            "of the prior from q",
+        ),
         (kl_by_small(trace=lambda f, d: (f**2).sum()), "the trace: is d in it"),
         (kl_by_small(trace=lambda f, d: d.sum()), "the trace: is F in it"),
         (kl_by_small(alone=True), "of d alone"),
@@ -386,6 +436,7 @@ WRONG = {
         (lambda mean, f, d: kl_by_torch(mean, f, d**2), "not deviations"),
         (lambda mean, f, d: kl_by_torch(mean, 0 * f, d), "without F"),
         (kl_by_matrix(), "D × D numbers(.|\n)*a small one"),
+        (lambda *own: kl_by_matrix()(*(part.float() for part in own)), "D × D numbers"),
         (kl_in_numpy, "D × D numbers"),
         (kl_in_lists, "D × D numbers"),
         (
@@ -400,6 +451,10 @@ WRONG = {
         (lambda mean, f, d: 1.0002 * kl_by_torch(mean, f, d), "should be"),
     ],
     "posterior_on_grid": [
+        (mean_of_logs, "after the mean"),
+        (changed(lambda log_px, gap: (log_px - gap, gap)), "not yet log p"),
+        (changed(lambda log_px, gap: (log_px.exp(), gap)), "its logarithm is asked for"),
+        (changed(lambda log_px, gap: (log_px, log_px - gap)), "the ELBO itself"),
         (on_grid(area=lambda h: 0), "for which area does a point of the grid stand"),
         (on_grid(area=math.log), "not for a stretch"),
         (on_grid(prior=lambda z: 0), "where is the prior"),
@@ -424,12 +479,14 @@ WRONG = {
         (on_grid(gap=by_identity(kl=-1)), "the sign of the divergence from the prior"),
         (on_grid(gap=by_identity(reconstruction=at_the_mean)), "its value at q's mean"),
         (on_grid(gap=by_identity(reconstruction=one_draw)), "draws are noisy"),
+        (on_grid(gap=by_identity(reconstruction=one_draw_by_numpy)), "draws are noisy"),
         (on_grid(gap=variance_for_deviation), "what is σ"),
         (on_grid(gap=lambda *own: of_posterior(*own) / own[3]), "the sum for the gap"),
         (on_grid(gap=lambda *own: of_posterior(0, *own[1:])), "normalised by p.x."),
         (on_grid(gap=lambda *own: of_posterior(*own) + 0.005), "your gap is"),
     ],
     "optimal_weight": [
+        (weight_with_marginals, "best variances"),
         (weight(lambda v: (v - 1) / 2), "optimum of the likelihood"),
         (weight(lambda v: v - 1), "the fourth run"),
         (lambda v: 0, "does it never pay"),
@@ -444,6 +501,7 @@ WRONG = {
         (lambda v: 1.006 * weight_by_search(v), "should be"),
     ],
     "hidden_beta": [
+        (784 - 20, "by their ratio"),
         (784, "the .sum. over the latents"),
         (20 / 784, "upside down"),
         (1, "different numbers"),
@@ -454,6 +512,11 @@ WRONG = {
         (40, "^For pixels = 784, latents = 20: your answer is 40.$"),
     ],
     "leave_one_out": [
+        (lambda *own: len(own[3]) / (len(own[3]) - 1) * leave_one_out_by_loops(*own), "over all K draws"),
+        (scored(lambda mean, std, sigma: (mean, std / 2)), "by log σ²"),
+        (scored(lambda mean, std, sigma: (mean, std * sigma)), "the chain rule"),
+        (scored(lambda mean, std, sigma: (mean / sigma, std)), "divided by σ or by σ²"),
+        (scored(lambda mean, std, sigma: (mean * sigma**2, std)), "divided by what"),
         (
             lambda *own: leave_one_out_by_backward(*own, baseline=lambda f: f - f.mean()),
             "independent of the draw's own",
@@ -478,8 +541,11 @@ WRONG = {
         (pathwise, "the pathwise estimator"),
         (lambda *own: 1.001 * leave_one_out_by_loops(*own), "and should be"),
         (lambda *own: leave_one_out_by_loops(*own)[:1], "the shape"),
+        (lambda *own: leave_one_out_by_loops(*own[:3], own[3][:29]), "for a step function"),  # of the first draws alone
     ],
     "compare_bounds": [
+        (compared(lambda a, b: (a.std() - b.std()).abs() / len(a) ** 0.5), "a difference of errors"),
+        (compared(lambda a, b: (a - b).var()), "of one image"),
         (compared(lambda a, b: ((a.var() + b.var()) / len(a)).sqrt()), "two .different. sets"),
         (compared(lambda a, b: (a - b).std()), "is their .mean. known"),
         (compared(paired, lambda a, b: a.logsumexp(0) - b.logsumexp(0)), "averages probabilities"),
@@ -493,10 +559,13 @@ WRONG = {
         (compared(lambda a, b: 1.96 * paired(a, b)), "two standard errors"),
         (compared(lambda a, b: paired(a, 0 * a) + paired(b, 0 * b)), "don't add"),
         (compared(lambda a, b: 1.2 * paired(a, b)), "your error is"),
+        (compared(lambda a, b: paired(a, b) * (0.3 if len(a) == 100 else 1)), "in .* of 100 sets"),
         (compared(paired, lambda a, b: (a - b).mean() + 0.05 * paired(a, b)), "your difference is"),
         (lambda a, b: (a - b).mean(), "the shape"),
     ],
     "collapse": [
+        (rates(lambda own, noise, beta: abs(half_log(own / beta / noise))), "hardly varies"),
+        (rates(lambda own, noise, beta: beta * np.maximum(half_log(own / beta / noise), 0)), "share of the loss"),
         (rates(lambda own, noise, beta: np.maximum(half_log(own / noise), 0) / beta), "by the same factor"),
         (rates(lambda own, noise, beta: half_log(own / noise) * (own > beta * noise)), "with a jump"),
         (rates(lambda own, noise, beta: half_log(own / beta / noise) * (own > noise)), "the threshold ignores β"),
