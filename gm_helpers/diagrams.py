@@ -49,10 +49,10 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def box(axes: Axes, centre: Point, size: Point, text: str = "", colour: str = BLACK, fill: float = 0.12) -> None:
-    """A rounded box with text in it, its frame in that colour; `fill` is how much of the colour its inside has."""
+def box(axes: Axes, centre: Point, size: Point, text: str = "", colour: str = BLACK) -> None:
+    """A rounded box with text in it, its frame in that colour and its inside in a light shade of it."""
     (x, y), (width, height) = centre, size
-    for inside in ("white", (colour, fill)):  # white below, so that no line shines through
+    for inside in ("white", (colour, 0.12)):  # white below, so that no line shines through
         frame = FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle=ROUND)
         frame.set(facecolor=inside, edgecolor=colour, linewidth=1.4)
         axes.add_patch(frame)
@@ -82,13 +82,13 @@ def arrow(axes: Axes, *points: Point, colour: str = BLACK, style: str = "-") -> 
     axes.add_patch(head)
 
 
-def picture(axes: Axes, centre: Point, side: float, image: np.ndarray, colour: str = BLACK) -> None:
+def picture(axes: Axes, centre: Point, side: float, image: np.ndarray) -> None:
     """A grey image, square, values in [0, 1], with a thin frame."""
     (x, y), half = centre, side / 2
     extent = (x - half, x + half, y - half, y + half)
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto", interpolation="nearest")
     corners = [(extent[i], extent[j]) for i, j in ((0, 2), (0, 3), (1, 3), (1, 2))]
-    axes.add_patch(Polygon(corners, facecolor="none", edgecolor=colour, linewidth=1.4))
+    axes.add_patch(Polygon(corners, facecolor="none", edgecolor=BLACK, linewidth=1.4))
 
 
 def note(axes: Axes, at: Point, text: str, ha: str = "center", va: str = "center") -> None:

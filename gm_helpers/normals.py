@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 LOG_2_PI = math.log(2 * math.pi)
+NOISE = 0.5  # deviation of the datum on a line
 # Where a normal is summed: within 8 deviations, 48 steps a deviation, because far humps meet at a sharp bend.
 STEPS = torch.linspace(-8, 8, 769, dtype=torch.float64)
 MASSES = torch.exp(-(STEPS**2) / 2) / (torch.exp(-(STEPS**2) / 2)).sum()
@@ -71,14 +72,14 @@ class OneDimension:
         return self.log_px - self.elbo
 
 
-def one_dimension(x: float, curvature: float, noise: float = 0.5) -> OneDimension:
-    """z ~ N(0, 1), x | z ~ N(z + curvature · z², noise²): likelihood by a sum over a grid, and the best normal q.
+def one_dimension(x: float, curvature: float) -> OneDimension:
+    """z ~ N(0, 1), x | z ~ N(z + curvature · z², NOISE²): likelihood by a sum over a grid, and the best normal q.
 
-    With curvature 0 the posterior is a normal, N(x / (1 + noise²), noise² / (1 + noise²)), and the gap is 0.
+    With curvature 0 the posterior is a normal, N(x / (1 + NOISE²), NOISE² / (1 + NOISE²)), and the gap is 0.
     """
 
     def log_joint(z: Tensor) -> Tensor:
-        return log_normal(z, 0.0, 1.0) + log_normal(z + curvature * z**2, x, noise)
+        return log_normal(z, 0.0, 1.0) + log_normal(z + curvature * z**2, x, NOISE)
 
     z = torch.linspace(-8, 8, 3201, dtype=torch.float64)
     values = log_joint(z)

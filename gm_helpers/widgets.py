@@ -71,7 +71,7 @@ def one_dimensional_bound(figure_dir: str = "") -> None:
 
     z ~ N(0, 1), x | z ~ N(z + curvature · z², ½²). The gap between log p(x) and the ELBO is shaded.
     """
-    noise = 0.5
+    noise = normals.NOISE
     z = torch.linspace(-4, 4, 401, dtype=torch.float64)
     fine = torch.linspace(-8, 8, 801, dtype=torch.float64)
     every_x = torch.linspace(-3, 5, 321, dtype=torch.float64)
@@ -80,7 +80,7 @@ def one_dimensional_bound(figure_dir: str = "") -> None:
         return torch.exp(-(((at - mean) / std) ** 2) / 2) / (std * math.sqrt(2 * math.pi))
 
     def draw(curvature: float, x: float) -> Drawing:
-        found = normals.one_dimension(x, curvature, noise)
+        found = normals.one_dimension(x, curvature)
         curve = z + curvature * z**2
         figure = plt.figure(figsize=(9, 5.2), layout="none")
         figure.subplots_adjust(left=0.07, right=0.985, bottom=0.09, top=0.94, wspace=0.17, hspace=0.38)

@@ -442,13 +442,21 @@ def zoo(answers):
     return [pytest.param(name, own, id=f"{name}-{i}") for name, rows in answers.items() for i, own in enumerate(rows)]
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Ten times the time for an answer: a busy machine's seconds are no student's."""
+    monkeypatch.setattr(checking, "stopped_after", lambda seconds: stopped_after(10 * seconds))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_solution_is_right(name):
     assert check(name, SOLUTIONS[name]).status == "right"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(("name", "answer"), zoo(RIGHT))
 def test_a_right_answer_is_right_however_it_is_written(name, answer):
     verdict = check(name, answer)
@@ -456,6 +464,7 @@ def test_a_right_answer_is_right_however_it_is_written(name, answer):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(("name", "wrong"), zoo(WRONG))
 def test_a_wrong_answer_is_wrong_and_its_mistake_is_named(name, wrong):
     answer, words = wrong

@@ -34,7 +34,7 @@ def test_the_maximum_of_a_bound_is_found_from_every_start_where_the_density_is_a
 
 @pytest.mark.parametrize("x", [-2.0, 0.0, 1.3])
 def test_without_curvature_the_gap_is_nothing_and_all_is_as_in_the_linear_gaussian_model(x):
-    found = normals.one_dimension(x, curvature=0.0, noise=0.5)
+    found = normals.one_dimension(x, curvature=0.0)
     one = torch.ones(1, 1, dtype=torch.float64)
     model = LinearGaussian(one, torch.zeros(1, dtype=torch.float64), torch.tensor(2 * math.log(0.5)).double())
     mean, variance = model.posterior(x * one[0])

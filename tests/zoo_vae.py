@@ -270,7 +270,7 @@ def leave_one_out_by_loops(f, mean, log_std, eps, baseline=lambda f, k: np.mean(
     return total / len(values)
 
 
-def leave_one_out_by_backward(f, mean, log_std, eps, detach=True, baseline=None, power=1):
+def leave_one_out_by_backward(f, mean, log_std, eps, detach=True, baseline=None):
     """A surrogate loss, as it is written with autograd."""
     mean, log_std = mean.requires_grad_(), log_std.requires_grad_()
     z = mean + log_std.exp() * eps
@@ -278,7 +278,7 @@ def leave_one_out_by_backward(f, mean, log_std, eps, detach=True, baseline=None,
     with torch.no_grad():
         values = f(z)
         weights = baseline(values) if baseline else values - (values.sum() - values) / (len(eps) - 1)
-    log_q = Normal(mean, (power * log_std).exp()).log_prob(z).sum(1)
+    log_q = Normal(mean, log_std.exp()).log_prob(z).sum(1)
     (weights * log_q).mean().backward()
     return torch.cat([mean.grad, log_std.grad])
 
