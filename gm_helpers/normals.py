@@ -52,6 +52,11 @@ def log_normal(z: Tensor, mean: Tensor | float, std: float) -> Tensor:
     return -0.5 * ((z - mean) / std) ** 2 - math.log(std) - 0.5 * LOG_2_PI
 
 
+def density(z: Tensor, mean: Tensor | float, std: float) -> Tensor:
+    """N(z; mean, std²) of each number."""
+    return torch.exp(log_normal(z, mean, std))
+
+
 @dataclass(frozen=True)
 class OneDimension:
     """The model with a latent and a datum of one dimension each, at one x: values on a grid, and the best normal.

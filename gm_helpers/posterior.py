@@ -190,10 +190,9 @@ NORMALS: dict[str, tuple[str, Any, str]] = {
 
 def legend() -> list[Artist]:
     """What the areas and the ellipses of `draw_posterior` are, to be given to a legend as handles."""
-    areas = [Patch(color=shade, label=f"{100 * share:.0f} %") for shade, share in zip(SHADES, SHARES, strict=True)][
-        ::-1
-    ]
-    areas[0].set_label("posterior: 50 %")
+    areas = [Patch(color=shade, label=f"{100 * share:.0f} %") for shade, share in zip(SHADES, SHARES, strict=True)]
+    areas.reverse()
+    areas[0].set_label(f"posterior: {areas[0].get_label()}")
     lines = [
         Line2D([], [], color=colour, linestyle=style, marker=mark, label=f"{name}, 1σ and 2σ")
         for name, (colour, style, mark) in NORMALS.items()

@@ -37,7 +37,7 @@ def _panels(columns: int, width: float, height: float, top: float = 0.12) -> tup
 def two_normals(figure_dir: str = "") -> None:
     """KL(N(μ, σ²) ‖ N(0, 1)): the two densities, and the point (μ, log σ) on the surface of all such divergences."""
     x = torch.linspace(-6, 6, 1201, dtype=torch.float64)  # five points for the least deviation
-    standard = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    standard = normals.density(x, 0.0, 1.0)
     means, log_stds = torch.linspace(-4, 4, 81), torch.linspace(math.log(0.05), math.log(4), 81)
     pairs = torch.cartesian_prod(log_stds, means)
     surface = kl_standard_normal(pairs[:, 1:], 2 * pairs[:, :1]).view(81, 81)
@@ -48,7 +48,7 @@ def two_normals(figure_dir: str = "") -> None:
         figure, (left, right) = _panels(2, 8.4, 3.3, top=0.4)
         peak = max(1 / std, 1) / math.sqrt(2 * math.pi)  # of the higher density: neither is cut off
         left.plot(x, standard, label="$p$ = N(0, 1)")
-        left.plot(x, torch.exp(-((x - mean) ** 2) / (2 * std**2)) / (std * math.sqrt(2 * math.pi)), label="$q$")
+        left.plot(x, normals.density(x, mean, std), label="$q$")
         left.set(title=f"KL($q$ ‖ $p$) = {kl:.3f} nats", xlabel="$z$", ylabel="density", ylim=(0, 1.3 * peak))
         left.legend(loc="upper right", ncols=2)
         right.set_title(rf"{mean**2 / 2:.3f} of them for $\mu$, {kl - mean**2 / 2:z.3f} for $\sigma$")
@@ -76,9 +76,6 @@ def one_dimensional_bound(figure_dir: str = "") -> None:
     fine = torch.linspace(-8, 8, 801, dtype=torch.float64)
     every_x = torch.linspace(-3, 5, 321, dtype=torch.float64)
 
-    def normal(at: Tensor, mean: Tensor | float, std: float) -> Tensor:
-        return torch.exp(-(((at - mean) / std) ** 2) / 2) / (std * math.sqrt(2 * math.pi))
-
     def draw(curvature: float, x: float) -> Drawing:
         found = normals.one_dimension(x, curvature)
         curve = z + curvature * z**2
@@ -93,21 +90,21 @@ def one_dimensional_bound(figure_dir: str = "") -> None:
         plane.set(title=rf"$x = f(z) \pm s$, {formula}", xlabel="$z$", ylabel="$x$", xlim=(-4, 4), ylim=(-3, 5))
         plane.legend(loc="lower right")
 
-        p_x = (normal(every_x[:, None], fine + curvature * fine**2, noise) * normal(fine, 0.0, 1.0)).sum(1)
-        marginal.plot(every_x, p_x * (fine[1] - fine[0]))
+        given_z = normals.density(every_x[:, None], fine + curvature * fine**2, noise)
+        marginal.plot(every_x, given_z @ normals.density(fine, 0.0, 1.0) * (fine[1] - fine[0]))
         marginal.plot(x, math.exp(found.log_px), "o", color="black", clip_on=False)
         marginal.axvline(x, color="black", linestyle=":")
         value = f"$\\log p(x)$ = {found.log_px:.3f}, ELBO = {found.elbo:.3f} nats".replace("-", "−")
         marginal.set(title=value, xlabel="$x$", ylabel="$p(x)$", xlim=(-3, 5), ylim=(0, None))
 
-        likelihood = normal(curve, x, noise)  # the same either way
-        parts.plot(z, normal(z, 0.0, 1.0), label="prior $p(z)$")
+        likelihood = normals.density(curve, x, noise)  # the same either way
+        parts.plot(z, normals.density(z, 0.0, 1.0), label="prior $p(z)$")
         parts.plot(z, 0.4 * likelihood / likelihood.max(), label="$p(x|z)$, scaled")
         parts.set(title="what is multiplied", xlabel="$z$", ylabel="density", xlim=(-4, 4), ylim=(0, 0.6))
         parts.legend(loc="upper right", ncols=2)
 
         exact = torch.exp(found.log_joint - found.log_px)
-        q = normal(found.z, found.mean, found.std)
+        q = normals.density(found.z, found.mean, found.std)
         both.plot(found.z, exact, label="posterior $p(z|x)$")
         both.plot(found.z, q, label="best normal $q$")
         both.fill_between(found.z, exact, q, color=figures.COLOURS[1], alpha=0.25, linewidth=0)
@@ -184,18 +181,16 @@ def two_directions(figure_dir: str = "") -> None:
     fits = {h: normals.both_directions(h) for h in every}
     names = "by KL($p$ ‖ $q$)", "by KL($q$ ‖ $p$)"
 
-    def density(fit: normals.Fit) -> Tensor:
-        return torch.exp(-(((z - fit.mean) / fit.std) ** 2) / 2) / (fit.std * math.sqrt(2 * math.pi))
-
     def draw(separation: float) -> Drawing:
         forward, (best, *others) = fits.get(separation) or normals.both_directions(separation)
         figure, (left, right) = _panels(2, 9, 3.6)
         left.fill_between(z, normals.log_two_humps(z, separation).exp(), color="#cccccc", label="$p$")
         for fit, name, colour, style in zip((forward, best), names, figures.COLOURS, figures.LINES, strict=False):
-            left.plot(z, density(fit), color=colour, linestyle=style, linewidth=2, label=name)
+            left.plot(z, normals.density(z, fit.mean, fit.std), color=colour, linestyle=style, linewidth=2, label=name)
         for number, fit in enumerate(others):
             label = "its other minima" if number == 0 else None
-            left.plot(z, density(fit), color=figures.COLOURS[1], linestyle=":", linewidth=1, label=label)
+            curve = normals.density(z, fit.mean, fit.std)
+            left.plot(z, curve, color=figures.COLOURS[1], linestyle=":", linewidth=1, label=label)
         left.set(xlabel="$z$", ylabel="density", ylim=(0, 0.95))
         left.legend(loc="upper left", ncols=2)
         minima = [(h, fit.kl) for h, (_, found) in fits.items() for fit in found[1:]]

@@ -15,7 +15,9 @@ from gm_helpers.exact import LinearGaussian
 
 def test_the_log_density_of_a_normal_is_torch_s():
     z = torch.randn(50, dtype=torch.float64, generator=seeded(0))
-    assert_close(normals.log_normal(z, 0.7, 0.3), Normal(torch.tensor(0.7).double(), 0.3).log_prob(z))
+    expected = Normal(torch.tensor(0.7).double(), 0.3).log_prob(z)
+    assert_close(normals.log_normal(z, 0.7, 0.3), expected)
+    assert_close(normals.density(z, 0.7, 0.3), expected.exp())
 
 
 def test_on_a_line_the_bound_for_a_normal_is_minus_its_divergence_from_the_density():

@@ -113,7 +113,7 @@ def _verdict(status: str, message: str) -> Verdict:
     """Each line of the message becomes a sentence."""
 
     def sentence(line: str) -> str:
-        word = line.split()[0] if line.strip() else ""
+        word = line.partition(" ")[0]
         first = word[:1].upper() if word == "a" or word[1:2].isalpha() else word[:1]  # a symbol stays as it is
         return f"{first}{line[1:]}{'' if line.endswith(('.', '?', '…', ')')) else '.'}"
 
