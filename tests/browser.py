@@ -82,7 +82,11 @@ def jupyterlab(root: Path, cells: list[str], as_by_make: bool = True) -> Iterato
         yield f"http://127.0.0.1:{port}/lab/tree/notebooks/{{}}.ipynb?token=secret"
     finally:
         server.terminate()
-        server.wait(20)
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:  # how fast a server leaves a busy machine is no test of the course
+            server.kill()  # its kernels end themselves once it is gone
+            server.wait()
 
 
 def open_notebook(page: Page, address: str) -> None:
