@@ -10,11 +10,13 @@ from torch.testing import assert_close
 from gm_helpers.data import scale
 from gm_helpers.gan import (
     GAN,
+    ConditionalGAN,
     Discriminator,
     Generator,
     discriminator_loss,
     gradient_penalty,
     non_saturating,
+    rows,
     saturating,
 )
 from gm_helpers.train import train
@@ -293,3 +295,83 @@ def test_samples_depend_on_the_generator_alone():
     gan = random_gan()
     assert torch.equal(gan.sample(3, seeded(1)), gan.sample(3, seeded(1)))
     assert not torch.equal(gan.sample(3, seeded(1)), gan.sample(3, seeded(2)))
+
+
+# ---------------------------------------------------------------- the digit as input of both
+
+
+DIGITS = torch.arange(12) % 10
+ROWS = torch.cat([REAL, DIGITS[:, None].double()], dim=1)
+
+
+def random_conditional(**changes):
+    game = randomized(ConditionalGAN(**{"latent_dim": 8, "width": 4} | changes))
+    for name, tensor in game.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.fill_(1.0)
+    return game.eval()
+
+
+def test_rows_are_brought_to_minus_one_to_one_and_keep_their_digits():
+    images = torch.randint(0, 256, (10, 784), dtype=torch.uint8, generator=seeded(0))
+    got = rows(torch.cat([images, torch.arange(10, dtype=torch.uint8)[:, None]], dim=1))
+    assert_close(got[:, :-1], scale(images))
+    assert got[:, -1].tolist() == list(range(10))
+
+
+def test_the_convolutional_generator_is_its_formula_with_the_digit_beside_the_noise():
+    generator = random_conditional().generator
+    linear, _, first, _, up, second, _, last, *_ = generator.layers
+    z = normal(12, 8, seed=3)
+    hidden = z @ linear.weight[:, :8].T + linear.weight[:, 8:].T[DIGITS] + linear.bias
+    for norm, convolution, side in ((first, up, 7), (second, last, 14)):
+        image = hidden.view(12, -1, side, side)
+        mean, var = norm.running_mean[:, None, None], norm.running_var[:, None, None]
+        image = (image - mean) / (var + norm.eps).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+        hidden = F.conv_transpose2d(image.clamp(min=0), convolution.weight, convolution.bias, stride=2, padding=1)
+    assert_close(generator(z, DIGITS), hidden.flatten(1).tanh())
+
+
+def test_the_convolutional_discriminator_is_its_formula_with_a_picture_of_the_digit_as_second_channel():
+    discriminator = random_conditional().discriminator
+    _, first, _, _, second, _, _, _, head = discriminator.layers
+    channels = torch.stack([REAL, discriminator.pictures.weight[DIGITS]], dim=1).view(12, 2, 28, 28)
+    for convolution in (first, second):
+        channels = F.conv2d(channels, convolution.weight, convolution.bias, stride=2, padding=1)
+        channels = torch.where(channels > 0, channels, 0.2 * channels)
+    assert_close(discriminator(REAL, DIGITS), (channels.flatten(1) @ head.weight.T + head.bias).squeeze(1))
+
+
+def test_both_turns_of_the_conditional_game_ask_for_the_digits_of_the_batch_and_share_the_samples():
+    game = random_conditional(real_label=0.8)
+    values = game.discriminator_loss(ROWS, seeded(3))
+    samples = game.generator(game.noise(12, seeded(3)), DIGITS)
+    real, fake = game.discriminator(REAL, DIGITS), game.discriminator(samples, DIGITS)
+    expected = {"loss": discriminator_loss(real, fake, 0.8).mean(), "D(x)": real.sigmoid().mean()}
+    assert_close(values, expected | {"D(G(z))": fake.sigmoid().mean(), "shown": samples})
+    for own in (game.generator_loss(ROWS, seeded(3)), game.generator_loss(ROWS, seeded(4), samples)):
+        assert_close(own, {"loss": non_saturating(fake).mean()})
+
+
+def test_the_conditional_discriminator_s_turn_moves_no_weight_of_the_generator():
+    game = random_conditional()
+    game.discriminator_loss(ROWS, seeded(3))["loss"].backward()
+    assert all(own.grad is None for own in game.generator.parameters())
+
+
+def test_a_conditional_sample_is_of_the_digit_that_was_asked_for_by_running_statistics_or_else_of_all_ten():
+    game = random_conditional()
+    expected = (game.generator(game.noise(12, seeded(5)), DIGITS) + 1) / 2
+    game.train()
+    assert_close(game.sample(12, seeded(5), DIGITS), expected.view(12, 1, 28, 28))
+    assert game.training
+    drawn, rng = [], seeded(6)
+    game.generator.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[1]))
+    game.sample(1000, rng)
+    assert torch.bincount(drawn[0], minlength=10).min() > 60  # of 100 ± 9.5
+
+
+def test_the_conditional_players_have_as_many_parameters_as_they_are_said_to():
+    game = ConditionalGAN()
+    assert sum(own.numel() for own in game.generator.parameters()) == 602_945
+    assert 2 * 602_945 <= 2_000_000  # bytes in float16
