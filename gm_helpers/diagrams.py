@@ -162,3 +162,60 @@ def _loss(axes: Axes, way: float, above: float, below: float) -> None:
     arrow(axes, (0.62, way - 0.8), (0.62, below), (2.88, below), colour=PURPLE, style=":")
     note(axes, (1.15, above), "loss = $-$ELBO =\nKL + reconstruction error")
     arrow(axes, (7.38, way - 0.8), (7.38, below), (5.12, below), colour=PURPLE, style=":")
+
+
+def gan() -> Figure:
+    """The game of a GAN: who gets what (solid), and whom the gradient of each loss moves (dotted).
+
+    A loss has the colour of the player that it moves. It is said in words, true of both losses of the generator.
+    """
+    figure, axes = canvas(8, 4)
+    real, fake, verdict = 2.6, 1.36, 1.98  # heights of the two images, and of what D makes of them
+    image, sample = _real_and_generated()
+    box(axes, (0.74, fake), (1.18, 0.56), "noise\n" r"$z \sim \mathcal{N}(0, I)$")
+    network(axes, (2.19, fake), (1.06, 1.3), "generator\n$G$", ORANGE, "left")
+    picture(axes, (3.54, fake), 0.8, sample)
+    picture(axes, (3.54, real), 0.8, image)
+    network(axes, (4.96, verdict), (1.24, 2.1), "discriminator\n$D$", BLUE)
+    box(axes, (6.13, verdict), (0.36, 0.5), "$a$")
+    box(axes, (7.21, verdict), (1.1, 0.56), "probability\n" r"$D = \sigma(a)$")
+    arrow(axes, (1.33, fake), (1.66, fake))
+    arrow(axes, (2.72, fake + 0.14), (3.14, fake + 0.14))  # the gradient comes back beside these two
+    arrow(axes, (3.94, fake + 0.14), (4.34, fake + 0.14))
+    arrow(axes, (3.94, real), (4.34, real))
+    for start, end in ((5.58, 5.95), (6.31, 6.66)):
+        arrow(axes, (start, verdict), (end, verdict))
+    note(axes, (2.98, real), "real image $x$\nfrom the data", ha="right")
+    note(axes, (3.54, 0.88), "generated image $G(z)$", va="top")
+    note(axes, (6.13, 1.66), "logit", va="top")
+    _losses(axes, verdict, fake)
+    return figure
+
+
+def _real_and_generated() -> tuple[np.ndarray, np.ndarray]:
+    """A grey image of a digit, and one that a generator might make: the stroke has a gap, and there is grey dust."""
+    image, grey = _seven()
+    sample, dust = grey.copy(), np.random.default_rng(3).random(grey.shape)
+    sample[4:6, 4:7] *= 0.35
+    return grey, np.clip(sample + 0.45 * (dust > 0.8) * (image == 0), 0, 1)
+
+
+def _losses(axes: Axes, verdict: float, fake: float) -> None:
+    """Both losses: solid lines from the probability that they judge, dotted lines to the player that they move."""
+    above, below = 3.62, 0.4
+    box(axes, (6.13, above), (2.5, 0.56), "discriminator's loss: low where\n$D(x)$ is near 1, $D(G(z))$ near 0", BLUE)
+    arrow(axes, (7.21, verdict + 0.28), (7.21, above - 0.28), colour=BLUE)
+    arrow(axes, (5.2, above - 0.28), (5.2, verdict + 0.7), colour=BLUE, style=":")
+    note(axes, (5.3, 3.1), "moves $D$ alone", ha="left")
+    box(axes, (6.6, below), (2.3, 0.56), "generator's loss: low where\n$D(G(z))$ is near 1", ORANGE)
+    arrow(axes, (7.21, verdict - 0.28), (7.21, below + 0.28), colour=ORANGE)
+    back = fake - 0.14
+    arrow(axes, (5.45, below), (4.64, below), (4.64, back), (3.94, back), colour=ORANGE, style=":")
+    arrow(axes, (3.14, back), (2.72, back), colour=ORANGE, style=":")
+    note(
+        axes,
+        (4.54, below - 0.03),
+        "its gradient goes through $D$,\nwhose weights stay, and moves $G$ alone",
+        ha="right",
+    )
+    note(axes, (0.15, 3.75), "solid: what is computed\ndotted: gradients, back", ha="left")

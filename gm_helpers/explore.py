@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ipywidgets
@@ -35,14 +36,16 @@ STYLE = """
     font-weight: bold;
 }
 </style>"""
-# For the sliders: names for screen readers, which ipywidgets leaves out, and a word while no answer comes.
+# For the sliders: names for screen readers, which ipywidgets leaves out, and a word while no answer comes. For the
+# lists: JupyterLab, which in command mode takes arrow keys and letters for itself, is told to leave them their keys.
 SCRIPT = """
 <script>
 window.gmExplorers ??= (() => {
     const late = box => {  // whether a control shows another value than that for which the picture was drawn
         const drawn = JSON.parse(box.querySelector('[data-drawn]')?.dataset.drawn ?? '[]');
         return [...box.querySelectorAll('.widget-readout, select')].some((control, i) => {
-            const shown = control.selectedOptions?.[0].text ?? control.textContent.replace('−', '-');
+            const option = control.selectedOptions?.[0].text.replace(/\\s/g, ' ');  // its spaces do not break
+            const shown = option ?? control.textContent.replace('−', '-');
             return typeof drawn[i] === 'number' ? Math.abs(shown - drawn[i]) > 0.006 : shown !== String(drawn[i]);
         });
     };
@@ -50,6 +53,7 @@ window.gmExplorers ??= (() => {
         for (const box of document.querySelectorAll('.gm-explorer')) {
             for (const handle of box.querySelectorAll('.widget-slider [role=slider]'))
                 handle.ariaLabel = handle.closest('.widget-slider').querySelector('.widget-label').textContent;
+            for (const list of box.querySelectorAll('select')) list.dataset.lmSuppressShortcuts = 'true';
             const reading = box.querySelector('.gm-reading'), picture = box.querySelector('img');
             if (reading && picture) { reading.role = 'status'; picture.alt = reading.textContent; }
             if (late(box)) setTimeout(() => box.classList.toggle('gm-waiting', late(box)), 1500);
@@ -69,14 +73,22 @@ Drawing = tuple[Figure | bytes, str]  # a figure or the bytes of a PNG, and what
 class _Explorer:
     """A picture, the controls that change it, and a line that reads it out or says what went wrong."""
 
-    def __init__(self, draw: Callable[..., Drawing], controls: dict[str, ipywidgets.ValueWidget], play: str):
+    def __init__(
+        self,
+        draw: Callable[..., Drawing],
+        controls: dict[str, ipywidgets.ValueWidget],
+        play: str,
+        buttons: dict[str, Callable[[], None]],
+    ):
         self.draw, self.controls = draw, controls
         # as large as it is: a box would stretch it to the width of the cell
         self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
         self.reading = ipywidgets.HTML()
         self.drawing = self.outdated = False
         self.player = [_player(controls[play])] if play else []
-        self.box = ipywidgets.VBox([*controls.values(), *self.player, self.reading, self.picture])
+        self.buttons = [_button(label, partial(self.refresh, action=action)) for label, action in buttons.items()]
+        self.row = [ipywidgets.HBox(self.buttons, layout={"flex_flow": "row wrap"})] if buttons else []
+        self.box = ipywidgets.VBox([*controls.values(), *self.player, *self.row, self.reading, self.picture])
         self.box.add_class("gm-explorer")
         self.reading.add_class("gm-reading")
         for control in controls.values():
@@ -108,9 +120,11 @@ class _Explorer:
         finally:
             self.drawing = False
 
-    def refresh(self, _: Any = None) -> None:
-        """Answer a change of a control; what goes wrong is said in the widget."""
+    def refresh(self, _: Any = None, action: Callable[[], None] | None = None) -> None:
+        """Answer a change of a control, or do what a button does; what goes wrong is said in the widget."""
         try:
+            if action:
+                action()
             self.refresh_or_raise()
         except Exception as error:  # any: there is no other place where the reader would see it
             self.say(f'<b role="alert">{html.escape(f"{type(error).__name__}: {error}")}</b>', self.values())
@@ -126,7 +140,8 @@ class _Explorer:
 
     def close(self) -> None:
         """Take the widget and its models out of the kernel."""
-        for own in (*self.controls.values(), *self.player, self.picture, self.reading, self.box):
+        parts = *self.controls.values(), *self.player, *self.buttons, *self.row
+        for own in (*parts, self.picture, self.reading, self.box):
             own.unobserve_all()
             for part in ("layout", "style"):
                 if own.has_trait(part):
@@ -144,18 +159,21 @@ def explore(
     controls: dict[str, ipywidgets.ValueWidget],
     figure_dir: str = "",
     play: str = "",
+    buttons: dict[str, Callable[[], None]] | None = None,
+    still: bytes = b"",
 ) -> None:
     """Show a picture with controls, after its first state as a still picture, which is hidden while the widget lives.
 
     draw: called with the values of the controls by name. name, alt, figure_dir: of the still picture, as in
-    `figures.show`. play: the name of a slider that buttons can move from its low end to its high end. A second call
-    with the same name closes the first one's widget. What the first drawing raises is raised; what a later one raises
-    is shown.
+    `figures.show`. play: the name of a slider that buttons can move from its low end to its high end. buttons: what
+    each does, by its label, before the picture is drawn again. still: a PNG in place of the first state. A second call
+    with the same name closes the first one's widget. What the first drawing raises is raised; what a later one or a
+    button raises is shown.
     """
     if name in live:
         live.pop(name).close()
-    explorer = live[name] = _Explorer(draw, controls, play)
-    still = figures.with_palette(io.BytesIO(explorer.picture.value), alt)
+    explorer = live[name] = _Explorer(draw, controls, play, buttons or {})
+    still = figures.with_palette(io.BytesIO(still or explorer.picture.value), alt)
     show_still(still, name, alt, figure_dir)
     display({"text/html": STYLE + SCRIPT, "text/plain": ""}, raw=True)
     display(explorer.box._repr_mimebundle_(), raw=True)
@@ -187,6 +205,13 @@ def choice(label: str, options: Sequence[Any]) -> ipywidgets.Dropdown:
     return ipywidgets.Dropdown(
         options=options, description=label, tooltip=label, style={"description_width": "9em"}, layout={"width": "20em"}
     )
+
+
+def _button(label: str, pressed: Callable[[ipywidgets.Button], None]) -> ipywidgets.Button:
+    """A button as wide as its label."""
+    button = ipywidgets.Button(description=label, tooltip=label, layout={"width": "auto"})
+    button.on_click(pressed)
+    return button
 
 
 def _player(control: ipywidgets.FloatSlider) -> ipywidgets.Play:

@@ -108,8 +108,8 @@ class GAN(nn.Module):
             raise ValueError(f"unknown generator loss {generator_loss!r}: choose one of {choices}")
         self.latent_dim, self.real_label = latent_dim, real_label
         self.fooling = GENERATOR_LOSSES[generator_loss]
-        self.generator = Generator(latent_dim)
-        self.discriminator = Discriminator(dropout)
+        self.generator: nn.Module = Generator(latent_dim)
+        self.discriminator: nn.Module = Discriminator(dropout)
 
     def players(self) -> Players:
         """D moves first, then G: name -> (module, loss)."""

@@ -1,18 +1,18 @@
-// A VAE's decoder in the page: no kernel, no network, no framework. `start` finds the page's empty place and builds
-// a pad or sliders there. What is written here is what gm_helpers/pages.py sends with its data.
+// Networks in the page: no kernel, no download, no framework. `start` finds the page's empty place and builds a pad,
+// sliders or a walk there. What is written here is what gm_helpers/pages.py sends with its data.
 
-const PICTURE = 168;                                   // screen pixels of a decoded digit, as in every widget
-const ALLOW_ARROWS = {"data-lm-suppress-shortcuts": "true"};  // else JupyterLab takes the arrow keys for itself
+const PIXEL = 6;                                       // of the screen for each of a decoded digit, as in every widget
+const ALLOW_ARROWS = {"data-lm-suppress-shortcuts": "true"};  // else JupyterLab takes the keys for itself
 
 function start(name, build, data) {
   for (const page of document.querySelectorAll(`.gm-page[data-page="${name}"]:not([data-alive])`)) {
     page.setAttribute("data-alive", "");
-    page.style.cssText = "display:flex; flex-wrap:wrap; gap:16px; align-items:flex-start; max-width:900px; font:14px sans-serif";
-    build(page, data, decoder(data.sizes, halves(data.weights)));
+    page.style.cssText = "display:flex; flex-wrap:wrap; gap:16px; align-items:flex-start; max-width:900px; padding:3px; font:14px sans-serif";
+    build(page, data, network(layers(data), data.black));
   }
 }
 
-// ---------------------------------------------------------------- the decoder
+// ---------------------------------------------------------------- weights from text
 
 function halves(base64) {                              // float16 numbers, as text, to float32
   const bytes = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
@@ -25,18 +25,66 @@ function halves(base64) {                              // float16 numbers, as te
   return numbers;
 }
 
-function linear(weight, bias, input) {                 // weight: one row for each output
+function wholes(text) {                                // gives the next row of whole numbers; quantize.py has the code
+  const letters = [...Array(94).keys()].map(i => i + 33).filter(own => !'"\\<'.includes(String.fromCharCode(own)));
+  const values = new Uint8Array(127), bits = new Uint8Array(text.length / 2 * 13);
+  letters.forEach((letter, value) => { values[letter] = value; });
+  for (let i = 0, at = 0; i < text.length; i += 2) {
+    const number = 91 * values[text.charCodeAt(i)] + values[text.charCodeAt(i + 1)];
+    for (let bit = 0; bit < 13; bit++) bits[at++] = number >> bit & 1;
+  }
+  let at = 0;
+  const take = count => {
+    let number = 0;
+    for (let i = 0; i < count; i++) number |= bits[at++] << i;
+    return number;
+  };
+  return count => {
+    const k = take(4), row = new Float32Array(count);
+    for (let i = 0; i < count; i++) {
+      let high = 0;
+      while (bits[at++] === 0) high++;
+      const folded = high << k | take(k);
+      row[i] = folded & 1 ? -(folded + 1) / 2 : folded / 2;
+    }
+    return row;
+  };
+}
+
+function layers({sizes, activations, halves: base64, text}) { // weight: one row for each output
+  const all = halves(base64), row = text && wholes(text);
+  let at = 0;
+  const take = count => all.subarray(at, at += count);
+  return activations.map((activation, i) => {
+    const [inputs, outputs] = [sizes[i], sizes[i + 1]];
+    let weight = take(text ? outputs : inputs * outputs);
+    if (text) {                                        // each row's step is here, its whole numbers are in the text
+      const steps = weight;
+      weight = new Float32Array(inputs * outputs);
+      steps.forEach((step, to) => weight.set(row(inputs).map(own => own * step), to * inputs));
+    }
+    return {weight, bias: take(outputs), activation};
+  });
+}
+
+// ---------------------------------------------------------------- the network
+
+const ACTIVATIONS = {
+  tanh: a => Math.tanh(a),
+  sigmoid: a => 1 / (1 + Math.exp(-a)),
+  leaky: a => Math.max(a, 0.2 * a),
+};
+
+function linear(weight, bias, input) {
   return bias.map((own, row) => {
     for (let i = 0, at = row * input.length; i < input.length; i++) own += weight[at + i] * input[i];
     return own;
   });
 }
 
-function decoder([latents, hidden, pixels], numbers) { // latents → tanh → sigmoid → grey values 0…255
-  let at = 0;
-  const take = count => numbers.subarray(at, at += count);
-  const [w1, b1, w2, b2] = [latents * hidden, hidden, hidden * pixels, pixels].map(take);
-  return z => linear(w2, b2, linear(w1, b1, z).map(Math.tanh)).map(a => Math.round(255 / (1 + Math.exp(-a))));
+function network(layers, black) {                      // a code to grey values 0…255, from outputs between black and 1
+  const pass = (x, {weight, bias, activation}) => linear(weight, bias, x).map(ACTIVATIONS[activation]);
+  return z => layers.reduce(pass, z).map(y => Math.round(255 * (y - black) / (1 - black)));
 }
 
 // ---------------------------------------------------------------- parts of a page
@@ -48,13 +96,13 @@ function add(parent, tag, attributes = {}, text = "") {
   return element;
 }
 
-function digit(parent) {                               // a canvas, and the function that paints grey values on it
-  const canvas = add(parent, "canvas", {width: 28, height: 28, role: "img", class: "gm-digit"});
-  canvas.style.cssText = `width:${PICTURE}px; height:${PICTURE}px; image-rendering:pixelated`;
+function pictures(parent, columns, pixel, style = "") { // a canvas, and the function that paints grey values into a column
+  const canvas = add(parent, "canvas", {width: 28 * columns, height: 28, role: "img", class: columns > 1 ? "gm-row" : "gm-digit"});
+  canvas.style.cssText = `display:block; width:${28 * columns * pixel}px; image-rendering:pixelated; ${style}`;
   const context = canvas.getContext("2d"), image = context.createImageData(28, 28);
-  return (grey, label) => {
+  return (grey, label, column = 0) => {
     grey.forEach((value, i) => image.data.set([value, value, value, 255], 4 * i));
-    context.putImageData(image, 0, 0);
+    context.putImageData(image, 28 * column, 0);
     canvas.setAttribute("aria-label", label);
   };
 }
@@ -75,6 +123,7 @@ function focusRing(element) {
 }
 
 const fixed = value => value.toFixed(2).replace("-", "−");
+const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 
 // ---------------------------------------------------------------- the plane of two latents
 
@@ -85,10 +134,10 @@ function latentPad(page, data, decode) {
   pad.style.cssText = "touch-action:none; cursor:crosshair; max-width:100%; outline-offset:-3px; background:0 0 / 100% 100%";
   pad.style.backgroundImage = `url(data:image/png;base64,${data.still})`;  // with its axes and their names
   focusRing(pad);
-  const side = add(page, "div"), paintDigit = digit(side), reading = add(side, "div", {"aria-live": "polite"});
+  const side = add(page, "div"), paintDigit = pictures(side, 1, PIXEL), reading = add(side, "div", {"aria-live": "polite"});
   side.style.width = "180px";
   add(side, "p", {}, "Drag, or use the arrow keys; Page Up and Down, Home and End go further.");
-  const choice = add(side, "label"), underlay = add(choice, "input", {type: "checkbox"});
+  const choice = add(side, "label"), underlay = add(choice, "input", {type: "checkbox", ...ALLOW_ARROWS});
   add(choice, "span", {}, " digits over the plane");
   let digits = null;                                   // drawn once, when they are first asked for
   underlay.addEventListener("change", () => { digits ??= plane(decode, reach); paint(); });
@@ -151,7 +200,7 @@ function plane(decode, reach) {                        // decoded digits, dark o
 // ---------------------------------------------------------------- one slider for each latent
 
 function latentSliders(page, data, decode) {
-  const left = add(page, "div"), paintDigit = digit(left), reading = add(left, "div", {"aria-live": "polite"});
+  const left = add(page, "div"), paintDigit = pictures(left, 1, PIXEL), reading = add(left, "div", {"aria-live": "polite"});
   const grid = add(page, "div");
   grid.style.cssText = "flex:1 1 285px; display:grid; grid-template-columns:repeat(auto-fit, 285px); gap:2px 16px";
   const inputs = [], z = [];                            // z exactly; a slider shows it rounded to its steps
@@ -183,12 +232,104 @@ function latentSliders(page, data, decode) {
     paint();
   };
   const encoded = () => set(data.codes[code], `the code of a ${data.labels[code]}`);
-  const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
   const buttons = {
     "reset": encoded,
     "random": () => set(inputs.map(normal), "a draw of N(0, I)"),
     "encode another digit": () => { code = (code + 1) % data.codes.length; encoded(); },
   };
-  for (const [label, action] of Object.entries(buttons)) add(left, "button", {type: "button"}, label).addEventListener("click", action);
+  for (const [label, action] of Object.entries(buttons)) add(left, "button", {type: "button", ...ALLOW_ARROWS}, label).addEventListener("click", action);
   encoded();
+}
+
+// ---------------------------------------------------------------- ways between two codes, and a walk
+
+function straight(start, end, t) {                     // as torch.lerp, which ends exactly at the end
+  return start.map((own, i) => t < 0.5 ? own + t * (end[i] - own) : end[i] - (end[i] - own) * (1 - t));
+}
+
+function spherical(start, end, t) {                    // as nn.slerp
+  if (start === end) return start;                     // a code and itself have no angle
+  const cosine = start.reduce((sum, own, i) => sum + own * end[i], 0) / (Math.hypot(...start) * Math.hypot(...end));
+  const angle = Math.acos(cosine);
+  return start.map((own, i) => (Math.sin((1 - t) * angle) * own + Math.sin(t * angle) * end[i]) / Math.sin(angle));
+}
+
+function latentWalk(page, data, decode) {
+  const STOPS = 9, SECONDS = 4;                        // images along the way; from one end to the other
+  const samples = data.codes.map((code, i) => ({code, name: `a ${data.labels[i]}`}));
+  const draw = () => ({code: samples[0].code.map(normal), name: "a draw of N(0, I)"});
+  const ends = data.ends.map(own => samples[own]);
+  let t = 0.5, frame = 0, last = 0;                    // frame: the one that is waited for, 0 while nothing plays
+
+  const left = add(page, "div"), right = add(page, "div"), controls = add(left, "div");
+  left.style.cssText = `flex:1 1 300px; min-width:0; max-width:${56 * STOPS}px`;
+  controls.style.cssText = "display:flex; flex-wrap:wrap; gap:8px 16px; margin-bottom:12px";
+  const list = (label, names) => {
+    const row = add(controls, "label", {}, `${label} `), own = add(row, "select", {"aria-label": label, ...ALLOW_ARROWS});
+    names.forEach((name, value) => add(own, "option", {value}, name));
+    focusRing(own);
+    return own;
+  };
+  const names = [...samples.map((_, i) => `${data.labels[i]}: no. ${data.numbers[i]}`), "a new draw"];
+  const lists = ["from", "to"].map(label => list(label, names)), way = list("way", ["straight", "spherical"]);
+  const paintStop = pictures(left, STOPS, 2, "max-width:100%"), mark = add(left, "div");
+  mark.style.cssText = "position:relative; width:0; margin:2px 0 2px -7px; border:solid transparent; border-width:0 7px 10px";
+  mark.style.borderBottomColor = "currentColor";       // a triangle
+  const slider = add(left, "input", {type: "range", min: 0, max: 1, step: 0.01, "aria-label": "fraction t", ...ALLOW_ARROWS});
+  slider.style.cssText = "display:block; box-sizing:border-box; margin-bottom:8px";  // from middle to middle of the ends
+  slider.style.width = `calc(${100 - 100 / STOPS}% + 16px)`;
+  slider.style.marginLeft = `calc(${50 / STOPS}% - 8px)`;
+  const button = add(left, "button", {type: "button", ...ALLOW_ARROWS}, "walk");
+  const reading = add(left, "div", {"aria-live": "polite"}), paintDigit = pictures(right, 1, PIXEL);
+  reading.style.cssText = "margin-top:8px; min-height:3.6em; white-space:pre-line";  // no jumps where a line gets longer
+  [slider, button].forEach(focusRing);
+
+  const at = share => [straight, spherical][way.selectedIndex](ends[0].code, ends[1].code, share);
+  const paint = newest(() => {
+    const code = at(t), path = `from ${ends[0].name} to ${ends[1].name}`;
+    const [first, here, end] = [ends[0].code, code, ends[1].code].map(own => Math.hypot(...own).toFixed(1));
+    mark.style.left = `${(0.5 + t * (STOPS - 1)) / STOPS * 100}%`;
+    reading.textContent = `${path}, t = ${t.toFixed(2)};\nnorm of z: ${first} at the start, ${here} here, ${end} at the end`;
+    paintDigit(decode(code), `image ${path}, at t = ${t.toFixed(2)}`);
+  });
+  const paintRow = newest(() => {
+    for (let stop = 0; stop < STOPS; stop++)
+      paintStop(decode(at(stop / (STOPS - 1))), `${STOPS} images from ${ends[0].name} to ${ends[1].name}`, stop);
+  });
+  const update = () => { paintRow(); paint(); };
+  const pause = () => {
+    cancelAnimationFrame(frame);
+    frame = last = 0;
+    button.textContent = "walk";
+    reading.setAttribute("aria-live", "polite");
+  };
+  const step = now => {
+    t += last ? Math.min(now - last, 100) / 1000 / SECONDS : 0;  // a hidden tab has had no frames
+    last = now;
+    if (t >= 1) {                                      // the end is the next start
+      t = 0;
+      ends.splice(0, 2, ends[1], draw());
+      lists[0].value = lists[1].value;
+      lists[1].value = samples.length;
+      paintRow();
+    }
+    slider.value = t;
+    paint();
+    frame = requestAnimationFrame(step);
+  };
+  button.addEventListener("click", () => {
+    if (frame) return pause();
+    button.textContent = "pause";
+    reading.setAttribute("aria-live", "off");          // nobody can listen to all of it
+    frame = requestAnimationFrame(step);
+  });
+  new IntersectionObserver(seen => { if (!seen.at(-1).isIntersecting) pause(); }).observe(page);
+  lists.forEach((own, end) => {
+    own.value = data.ends[end];
+    own.addEventListener("change", () => { ends[end] = samples[own.value] ?? draw(); update(); });
+  });
+  way.addEventListener("change", update);
+  slider.addEventListener("input", () => { pause(); t = +slider.value; paint(); });
+  slider.value = t;
+  update();
 }

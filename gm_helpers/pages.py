@@ -1,8 +1,11 @@
-"""Pages in an output that decode by themselves: the decoder's weights and `pad.js`, which need no kernel."""
+"""Pages in an output that decode by themselves: a network's weights and `pad.js`, which need no kernel."""
 
 import base64
 import html
 import json
+from bisect import bisect_left
+from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor, nn
 
-from gm_helpers import figures
+from gm_helpers import figures, quantize
 from gm_helpers.explore import STYLE, show_still
+from gm_helpers.gan import GAN
+from gm_helpers.nn import slerp
 from gm_helpers.vae import VAE, kl_standard_normal
 
 REACH = 4  # of the pad's plane, in both directions from the origin
+EACH = 4  # samples of each class that a walk can begin or end at
 
 
 def latent_pad(model: VAE, codes: Tensor, labels: Tensor, figure_dir: str = "", name: str = "1.15-pad") -> None:
@@ -109,17 +115,69 @@ def _draw_moved(model: VAE, code: Tensor, latents: list[int], kl: Tensor) -> Fig
     return figure
 
 
+def walk(model: GAN, codes: Tensor, labels: Tensor, figure_dir: str = "", name: str = "2.7-walk") -> None:
+    """A page in the output: the ways between two samples' noises, and a walk on to new draws; it needs no kernel.
+
+    codes: (N, D), draws of N(0, I). labels: (N,), what a classifier names their images: the first few of each class can
+    be chosen, and the way begins between the first 2 and the first 7. name: of the still picture.
+    """
+    codes, labels = codes.detach().cpu().float(), labels.cpu()
+    chosen = torch.cat([(labels == own).nonzero()[:EACH, 0] for own in labels.unique()])
+    classes = labels[chosen].tolist()
+    ends = [min(bisect_left(classes, own), len(classes) - 1) for own in (2, 7)]
+    if ends[0] == ends[1]:  # there is neither a 2 nor what stands before a 7
+        ends = [0, len(classes) - 1]
+    layers = quantize.folded(model.generator.layers)
+    coarse = quantize.rounded(layers)
+    data = _network(layers, [own for layer in coarse for own in (layer.step, layer.bias)], black=-1)
+    data |= {"text": quantize.text(coarse), "codes": _rounded(codes[chosen], 4), "labels": classes}
+    data |= {"numbers": chosen.tolist(), "ends": ends}
+    start, end = codes[chosen[ends]]
+    middles = (between(start, end, torch.tensor([[0.5]])).norm() for between in (torch.lerp, slerp))
+    alt = (
+        "Nine images on the straight way from a {} to a {}, nine on the spherical one; the norm of z, above each, is "
+        "{:.1f} and {:.1f} in the middle. Below, a walk through four draws of noise: each image turns into the next."
+    ).format(*(classes[own] for own in ends), *middles)
+    still = figures.to_png(_draw_walk(layers, start, end), alt)
+    _page(name, alt, still, "latentWalk", data, figure_dir, figures.SCALE)
+
+
+def _draw_walk(layers: list[quantize.Layer], start: Tensor, end: Tensor) -> Figure:
+    """Both ways between two codes, (D,), and a spherical walk through four draws, the norm above each image."""
+    t, draws = torch.linspace(0, 1, 9), torch.randn(4, len(start), generator=torch.Generator().manual_seed(0))
+    ways = {"straight": torch.lerp(start, end, t[:, None]), "spherical": slerp(start, end, t)}
+    ways["a walk"] = torch.cat([*(slerp(*own, t[:8:2]) for own in pairwise(draws)), draws[3:]])
+    figure = plt.figure(figsize=(7.6, 2.9), layout="none")
+    figure.subplots_adjust(left=0.11, right=0.99, bottom=0.07, top=0.93, hspace=0.3)
+    rows = figure.subplots(3, height_ratios=[1 / len(own) for own in ways.values()])
+    for axis, (way, z) in zip(rows, ways.items(), strict=True):
+        figures.draw_images(axis, (reduce(quantize.passed, layers, z) + 1) / 2, len(z))
+        axis.text(-6, 14, way, ha="right", va="center")
+        for column, norm in enumerate(z.norm(dim=1).tolist()):
+            axis.text(28 * column + 14, -3, f"{norm:.1f}", ha="center", va="bottom", size=9)
+    rows[0].text(-6, -3, "norm of z", ha="right", va="bottom", size=9)
+    for number in range(4):
+        rows[2].text(28 * 4 * number + 14, 30, f"$z_{number + 1}$", ha="center", va="top")
+    return figure
+
+
 def _rounded(codes: Tensor, decimals: int) -> list[list[float]]:
     """As short as JSON can write them: float32's 0.12 would become 0.11999999731779099."""
     return codes.detach().cpu().double().round(decimals=decimals).tolist()
 
 
 def _decoder(model: VAE) -> dict[str, Any]:
-    """The decoder's sizes and its weights, float16, as a page takes them."""
-    layers = [own for own in model.decoder if isinstance(own, nn.Linear)]
-    numbers = torch.cat([own.detach().half().cpu().flatten() for layer in layers for own in (layer.weight, layer.bias)])
-    sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
-    return {"sizes": sizes, "weights": base64.b64encode(numbers.numpy().astype("<f2").tobytes()).decode()}
+    """What a page needs to decode: the decoder's layers, and their weights and biases."""
+    layers = quantize.folded([*model.decoder, nn.Sigmoid()])
+    return _network(layers, [own for layer in layers for own in (layer.weight, layer.bias)], black=0)
+
+
+def _network(layers: list[quantize.Layer], numbers: list[Tensor], black: int) -> dict[str, Any]:
+    """The layers' sizes and activations, numbers in float16, and the output that stands for black; 1 is white."""
+    halves = torch.cat([own.flatten() for own in numbers]).half().numpy().astype("<f2")
+    sizes = [layers[0].weight.shape[1], *(len(own.bias) for own in layers)]
+    network = {"sizes": sizes, "activations": [own.activation for own in layers], "black": black}
+    return network | {"halves": base64.b64encode(halves.tobytes()).decode()}
 
 
 def _page(

@@ -1,4 +1,4 @@
-"""What each widget shows."""
+"""What each widget shows; those of notebook 2 alone: gan_widgets.py."""
 
 import math
 from bisect import bisect_left
@@ -15,14 +15,16 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from gm_helpers import figures, gan, normals, posterior
+from gm_helpers import figures, normals, posterior
 from gm_helpers.explore import Drawing, choice, digits, explore, pack, slider, tiled
 from gm_helpers.flows import Flow
 from gm_helpers.nn import slerp
 from gm_helpers.vae import VAE, kl_standard_normal
 
+THUMB = 2  # screen pixels for each of a small digit
 
-def _panels(columns: int, width: float, height: float, top: float = 0.12) -> tuple[Figure, Sequence[Axes]]:
+
+def panels(columns: int, width: float, height: float, top: float = 0.12) -> tuple[Figure, Sequence[Axes]]:
     """A figure of that many inches with panels in fixed places; to fit them anew takes as long as to draw them.
 
     top: inches above the panels.
@@ -45,7 +47,7 @@ def two_normals(figure_dir: str = "") -> None:
 
     def draw(mean: float, std: float) -> Drawing:
         kl = kl_standard_normal(torch.tensor([[mean]]), torch.tensor([[2 * math.log(std)]])).item()
-        figure, (left, right) = _panels(2, 8.4, 3.3, top=0.4)
+        figure, (left, right) = panels(2, 8.4, 3.3, top=0.4)
         peak = max(1 / std, 1) / math.sqrt(2 * math.pi)  # of the higher density: neither is cut off
         left.plot(x, standard, label="$p$ = N(0, 1)")
         left.plot(x, normals.density(x, mean, std), label="$q$")
@@ -183,7 +185,7 @@ def two_directions(figure_dir: str = "") -> None:
 
     def draw(separation: float) -> Drawing:
         forward, (best, *others) = fits.get(separation) or normals.both_directions(separation)
-        figure, (left, right) = _panels(2, 9, 3.6)
+        figure, (left, right) = panels(2, 9, 3.6)
         left.fill_between(z, normals.log_two_humps(z, separation).exp(), color="#cccccc", label="$p$")
         for fit, name, colour, style in zip((forward, best), names, figures.COLOURS, figures.LINES, strict=False):
             left.plot(z, normals.density(z, fit.mean, fit.std), color=colour, linestyle=style, linewidth=2, label=name)
@@ -217,32 +219,6 @@ def two_directions(figure_dir: str = "") -> None:
     explore("1.beyond-d-widget", alt, draw, controls, figure_dir)
 
 
-def generator_losses(figure_dir: str = "") -> None:
-    """Both losses of a GAN's generator against the logit, with value and slope at one point."""
-    logits = torch.linspace(-8, 8, 300)
-    names = {"saturating": "log(1 − D)", "non_saturating": "−log D"}
-
-    def draw(logit: float) -> Drawing:
-        figure, [axis] = _panels(1, 6, 3.2)
-        at, readings = torch.tensor(logit, requires_grad=True), []
-        for name, loss in gan.GENERATOR_LOSSES.items():
-            value = loss(at)
-            slope = torch.autograd.grad(value, at)[0].item()
-            [line] = axis.plot(logits, loss(logits), label=names[name])
-            reach = torch.tensor([logit - 1.5, logit + 1.5])
-            axis.plot(
-                reach, value.item() + slope * (reach - logit), "-", color=line.get_color(), linewidth=3, alpha=0.5
-            )
-            axis.plot(logit, value.item(), "o", color=line.get_color())
-            readings.append(f"{names[name]} = {value.item():.3f} nats, slope {slope:.4f}")
-        axis.set(xlabel="logit $a$", ylabel="loss (nats)", ylim=(-9, 9))
-        axis.legend()
-        return figure, f"D(G(z)) = {torch.sigmoid(at).item():.4f}: " + "; ".join(readings)
-
-    alt = "Both losses of the generator against the logit, each with its tangent at a = −4, flat for log(1 − D)."
-    explore("2.4-widget", alt, draw, {"logit": slider("logit a", -4.0, -8, 8, 0.1)}, figure_dir)
-
-
 def stretched_density(figure_dir: str = "") -> None:
     """A monotone map x = z + steepness · tanh(z − centre), the density that it makes of a normal one, and an interval
     of x with its image in z: both hold the same mass."""
@@ -256,7 +232,7 @@ def stretched_density(figure_dir: str = "") -> None:
         x, stretch = mapped(z)
         density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
         ends = np.interp([start, start + width], x, z).tolist()
-        figure, axes = _panels(3, 9, 3)
+        figure, axes = panels(3, 9, 3)
         axes[0].plot(x, z)
         axes[0].set(xlabel="$x$", ylabel="$z = f(x)$", xlim=(-12, 12))
         axes[0].axvspan(start, start + width, color=figures.COLOURS[1], alpha=0.4, linewidth=0)
@@ -309,7 +285,7 @@ def warped_plane(flow: Flow, points: Tensor, figure_dir: str = "", name: str = "
     def draw(depth: float) -> Drawing:
         before = min(int(depth), last - 1)
         own = torch.lerp(stages[before], stages[before + 1], depth - before).cpu().numpy()
-        figure, [axis] = _panels(1, 4.5, 4.5)
+        figure, [axis] = panels(1, 4.5, 4.5)
         axis.scatter(own[: len(points), 0], own[: len(points), 1], s=2, c=points[:, 0].cpu().numpy(), zorder=2)
         axis.add_collection(
             LineCollection([*own[len(points) :].reshape(lines.shape)], colors="#777777", linewidths=0.5)
@@ -325,25 +301,6 @@ def warped_plane(flow: Flow, points: Tensor, figure_dir: str = "", name: str = "
     explore(name, alt, draw, controls, figure_dir, play="depth")
 
 
-def samples_over_training(stages: dict[float, Tensor], centres: Tensor, figure_dir: str = "") -> None:
-    """Samples of the plane at several fractions of a training, fraction -> (N, 2), and the modes they should cover."""
-    fractions = sorted(stages)
-
-    def draw(stage: float) -> Drawing:
-        fraction = fractions[int(stage)]
-        figure, [axis] = _panels(1, 4.2, 4.2)
-        axis.scatter(
-            centres[:, 0].cpu(), centres[:, 1].cpu(), s=120, facecolors="none", edgecolors="black", linewidths=0.8
-        )
-        axis.scatter(stages[fraction][:, 0].cpu(), stages[fraction][:, 1].cpu(), s=2, color=figures.COLOURS[0])
-        axis.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
-        return figure, f"after {100 * fraction:.0f} % of the steps"
-
-    controls = {"stage": slider("training (stages)", len(fractions) - 1, 0, len(fractions) - 1, 1)}
-    alt = "Samples of the GAN at the end of its training, on the ring of eight modes."
-    explore("2.beyond-a-training-widget", alt, draw, controls, figure_dir)
-
-
 def interpolation(
     name: str, codes: Tensor, labels: Tensor, decode: Callable[[Tensor], Tensor], figure_dir: str = ""
 ) -> None:
@@ -354,7 +311,7 @@ def interpolation(
     """
     order = labels.argsort(stable=True)
     codes, classes = codes[order.to(codes.device)], labels[order].tolist()
-    stops, thumb = 11, 2  # screen pixels for each of a small digit
+    stops = 11
     decoded: dict[tuple[int, int, str], Image.Image] = {}  # the row of the last way alone
 
     def along(start: int, end: int, way: str, t: Tensor) -> Tensor:
@@ -368,9 +325,9 @@ def interpolation(
         if chosen not in decoded:
             t = torch.linspace(0, 1, stops, device=codes.device, dtype=codes.dtype)
             decoded.clear()
-            decoded[chosen] = tiled(decode(along(*chosen, t)), stops, pixel=thumb)
+            decoded[chosen] = tiled(decode(along(*chosen, t)), stops, pixel=THUMB)
         code = along(*chosen, torch.tensor([fraction], device=codes.device, dtype=codes.dtype))
-        picture = _below(decoded[chosen], tiled(decode(code), 1), (0.5 + fraction * (stops - 1)) / stops)
+        picture = below(decoded[chosen], tiled(decode(code), 1), (0.5 + fraction * (stops - 1)) / stops)
         start_norm, norm, end_norm = (own.norm().item() for own in (codes[chosen[0]], code, codes[chosen[1]]))
         reading = f"from a {classes[chosen[0]]} to a {classes[chosen[1]]}, t = {fraction:.2f}; "
         return pack(
@@ -390,7 +347,7 @@ def interpolation(
     explore(name, alt, draw, controls, figure_dir)
 
 
-def _below(row: Image.Image, large: Image.Image, share: float) -> Image.Image:
+def below(row: Image.Image, large: Image.Image, share: float) -> Image.Image:
     """A row of images, an arrow that points at this share of its width, and the large image under the arrow."""
     at, gap = share * row.width, 14
     picture = Image.new("L", (row.width, row.height + gap + large.height), 255)

@@ -1,7 +1,9 @@
 """Drawings: what stands in them can be read, and is true."""
 
+import functools
 import itertools
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -19,7 +21,12 @@ def style():
     plt.close("all")
 
 
-every_drawing = pytest.mark.parametrize("sizes", [False, True])
+DRAWINGS = {
+    "vae": diagrams.vae,
+    "vae with sizes": functools.partial(diagrams.vae, sizes=True),
+    "gan": diagrams.gan,
+}
+every_drawing = pytest.mark.parametrize("drawing", DRAWINGS.values(), ids=DRAWINGS)
 
 
 def texts(figure):
@@ -27,8 +34,8 @@ def texts(figure):
 
 
 @every_drawing
-def test_no_text_of_the_vae_s_drawing_is_cut_off_or_lies_over_another(sizes):
-    figure = diagrams.vae(sizes)
+def test_no_text_of_a_drawing_is_cut_off_or_lies_over_another(drawing):
+    figure = drawing()
     figure.canvas.draw()
     boxes = {own.get_text(): own.get_window_extent() for own in texts(figure)}
     width, height = figure.canvas.get_width_height()
@@ -37,15 +44,15 @@ def test_no_text_of_the_vae_s_drawing_is_cut_off_or_lies_over_another(sizes):
 
 
 @every_drawing
-def test_every_text_of_the_vae_s_drawing_is_large_enough_to_read(sizes):
-    figure = diagrams.vae(sizes)
+def test_every_text_of_a_drawing_is_large_enough_to_read(drawing):
+    figure = drawing()
     assert min(own.get_fontsize() for own in texts(figure)) >= 9
     assert figure.get_figwidth() <= 8
 
 
 @every_drawing
-def test_every_text_in_a_box_of_the_vae_s_drawing_is_narrower_than_its_box(sizes):
-    figure = diagrams.vae(sizes)
+def test_every_text_in_a_box_of_a_drawing_is_narrower_than_its_box(drawing):
+    figure = drawing()
     figure.canvas.draw()
     boxes = [own.get_window_extent() for own in figure.axes[0].patches if isinstance(own, FancyBboxPatch)]
     for text in texts(figure):
@@ -55,8 +62,8 @@ def test_every_text_in_a_box_of_the_vae_s_drawing_is_narrower_than_its_box(sizes
 
 
 @every_drawing
-def test_no_arrow_of_the_vae_s_drawing_runs_through_a_text(sizes):
-    figure = diagrams.vae(sizes)
+def test_no_arrow_of_a_drawing_runs_through_a_text(drawing):
+    figure = drawing()
     figure.canvas.draw()
     axes = figure.axes[0]
     for line in axes.lines:
@@ -134,8 +141,8 @@ def parts(axes):
     return found
 
 
-def test_the_arrows_of_the_vae_s_drawing_lead_from_each_part_to_those_that_use_it():
-    axes = diagrams.vae().axes[0]
+def connections(axes):
+    """From which part to which each arrow leads, by what stands in the part."""
     places = parts(axes)
 
     def nearest(point):
@@ -149,11 +156,16 @@ def test_the_arrows_of_the_vae_s_drawing_lead_from_each_part_to_those_that_use_i
         way = line.get_xydata()
         return nearest(way[0]), nearest(way[-1] + 0.1 * (way[-1] - way[-2]) / np.linalg.norm(way[-1] - way[-2]))
 
+    return [ends(line) for line in axes.lines]
+
+
+def test_the_arrows_of_the_vae_s_drawing_lead_from_each_part_to_those_that_use_it():
     sampled, noise = r"$\mu + \sigma \odot \varepsilon$", r"$\varepsilon \sim \mathcal{N}(0, I)$"
     way = ["image 0", "encoder", r"$\mu$", sampled, "$z$", "decoder", "image 1"]
     beside = [("encoder", r"$\sigma$"), (r"$\sigma$", sampled), (noise, sampled), ("prior", "$z$")]
     loss = [(r"$\mu$", "KL term"), ("prior", "KL term"), *((f"image {i}", "reconstruction error") for i in (0, 1))]
-    assert sorted(map(ends, axes.lines)) == sorted([*itertools.pairwise(way), *beside, *loss])
+    expected = [*itertools.pairwise(way), *beside, *loss]
+    assert sorted(connections(diagrams.vae().axes[0])) == sorted(expected)
 
 
 def test_the_vae_s_drawing_begins_with_a_binary_image_and_ends_with_its_probabilities():
@@ -182,3 +194,85 @@ def test_the_words_of_the_vae_s_drawing_are_true_of_the_parts_that_they_stand_at
     assert told["loss = $-$ELBO ="].get_text().endswith("KL + reconstruction error")
     assert told["guesses the code"].get_position()[0] == told["encoder"].get_position()[0]
     assert told["draws what"].get_position()[0] == told["decoder"].get_position()[0]
+
+
+SAMPLE, REAL = "image 0", "image 1"
+D_LOSS, G_LOSS = "discriminator's loss: low where", "generator's loss: low where"
+
+
+def by_style(axes):
+    """What `connections` says of solid lines, and of dotted ones, with their colours."""
+    found = {"-": [], ":": []}
+    for ends, line in zip(connections(axes), axes.lines, strict=True):
+        found[line.get_linestyle()].append((*ends, line.get_color()))
+    return found
+
+
+def test_the_solid_arrows_of_the_gan_s_drawing_lead_from_each_part_to_those_that_use_it():
+    way = ["noise", "generator", SAMPLE, "discriminator", "$a$", "probability"]
+    expected = [(*own, diagrams.BLACK) for own in [*itertools.pairwise(way), (REAL, "discriminator")]]
+    expected += [("probability", D_LOSS, diagrams.BLUE), ("probability", G_LOSS, diagrams.ORANGE)]
+    assert sorted(by_style(diagrams.gan().axes[0])["-"]) == sorted(expected)
+
+
+def test_the_gradient_of_each_loss_of_the_gan_s_drawing_leads_to_its_player_alone_and_the_generator_s_through_d():
+    axes = diagrams.gan().axes[0]
+    expected = [(D_LOSS, "discriminator", diagrams.BLUE), (G_LOSS, SAMPLE, diagrams.ORANGE)]
+    expected.append((SAMPLE, "generator", diagrams.ORANGE))
+    assert sorted(by_style(axes)[":"]) == sorted(expected)
+    [discriminator] = [own for own in axes.patches if isinstance(own, Polygon) and own.get_edgecolor() == rgba("BLUE")]
+    inside = [own for own in axes.lines if enters(discriminator, own)]
+    assert [(own.get_linestyle(), own.get_color()) for own in inside] == [(":", diagrams.ORANGE)]
+
+
+def rgba(name):
+    return matplotlib.colors.to_rgba(getattr(diagrams, name))
+
+
+def enters(shape, line):
+    """Whether a corner of the line lies well inside the shape."""
+    corners = shape.get_xy()[:4]
+    smaller = matplotlib.path.Path(corners.mean(0) + 0.9 * (corners - corners.mean(0)))
+    return smaller.contains_points(line.get_xydata()).any()
+
+
+def test_each_loss_of_the_gan_s_drawing_has_the_colour_of_the_player_that_it_moves():
+    axes = diagrams.gan().axes[0]
+    colours = {}
+    for name, own in parts(axes).items():
+        for shape in axes.patches:
+            extents = shape.get_window_extent().transformed(axes.transData.inverted()).extents
+            if isinstance(shape, FancyBboxPatch | Polygon) and np.allclose(extents, own):
+                colours[name] = shape.get_edgecolor()
+    assert colours["discriminator"] == colours[D_LOSS] == rgba("BLUE")
+    assert colours["generator"] == colours[G_LOSS] == rgba("ORANGE")
+
+
+def test_the_words_of_the_gan_s_drawing_are_true_of_the_parts_that_they_stand_at():
+    axes = diagrams.gan().axes[0]
+    told, places = {own.get_text(): own.get_position() for own in texts(axes.figure)}, parts(axes)
+    assert f"{D_LOSS}\n$D(x)$ is near 1, $D(G(z))$ near 0" in told
+    assert f"{G_LOSS}\n$D(G(z))$ is near 1" in told
+    assert "probability\n$D = \\sigma(a)$" in told
+    middles = {name: (own[:2] + own[2:]) / 2 for name, own in places.items()}
+    assert told["generated image $G(z)$"][0] == pytest.approx(middles[SAMPLE][0])
+    assert told["real image $x$\nfrom the data"][1] == pytest.approx(middles[REAL][1])
+    assert told["logit"][0] == pytest.approx(middles["$a$"][0])
+
+
+def test_the_generated_image_of_the_gan_s_drawing_is_grey_and_not_quite_the_real_one():
+    sample, real = (own.get_array().data for own in diagrams.gan().axes[0].images)
+    for image in (sample, real):
+        assert len({*image.flat}) > 2
+        assert (image.min(), image.max() <= 1) == (0, True)
+    assert 0.05 < np.abs(sample - real).mean() < 0.3
+
+
+def test_the_generator_of_the_gan_s_drawing_widens_and_the_discriminator_narrows():
+    axes = diagrams.gan().axes[0]
+    heights = {}
+    for shape in axes.patches:
+        if isinstance(shape, Polygon) and shape.get_facecolor()[3]:
+            x, y = shape.get_xy()[:4].T
+            heights[x.mean() < 4] = [np.ptp(y[x == side]) for side in (x.min(), x.max())]
+    assert heights == {True: pytest.approx([0.65, 1.3]), False: pytest.approx([2.1, 1.05])}  # generator, discriminator

@@ -115,6 +115,86 @@ def test_a_player_stands_below_the_sliders_one_of_which_it_moves():
     assert (controls["value"].value, controls["other"].value) == (7, 0)
 
 
+class Counter:
+    """A value that buttons change, and what is drawn of it."""
+
+    def __init__(self):
+        self.count, self.drawn = 0, []
+        self.buttons = {"one more": lambda: self.add(1), "ten more": lambda: self.add(10), "too much": lambda: 1 / 0}
+
+    def add(self, more):
+        self.count += more
+
+    def show(self):
+        explore.explore("test", "One grey value.", self.draw, {"value": slider()}, buttons=self.buttons)
+        return explore.live["test"]
+
+    def draw(self, value):
+        self.drawn.append((self.count, value))
+        return flat(self.count + value)
+
+
+def test_buttons_stand_in_a_row_below_the_controls_each_with_its_label_and_as_wide_as_that():
+    explorer = Counter().show()
+    control, row, reading, picture = explorer.box.children
+    assert (control, reading, picture) == (explorer.controls["value"], explorer.reading, explorer.picture)
+    assert [(own.description, own.tooltip, own.layout.width) for own in row.children] == [
+        (own, own, "auto") for own in ("one more", "ten more", "too much")
+    ]
+    assert row.layout.flex_flow == "row wrap"  # none is cut off in a narrow window
+
+
+def test_a_button_does_its_action_and_then_draws_with_the_controls_values():
+    counter = Counter()
+    explorer = counter.show()
+    explorer.controls["value"].value = 5
+    explorer.buttons[1].click()
+    explorer.buttons[0].click()
+    explorer.buttons[0].click()  # at once: none is left out
+    assert counter.drawn == [(0, 0), (0, 5), (10, 5), (11, 5), (12, 5)]
+    assert_shows(17)
+
+
+def test_what_a_button_raises_is_said_as_an_alert_and_the_next_one_heals_it():
+    counter = Counter()
+    explorer = counter.show()
+    explorer.buttons[2].click()
+    assert read(explorer) == '<b role="alert">ZeroDivisionError: division by zero</b>'
+    assert counter.drawn == [(0, 0)]
+    explorer.buttons[0].click()
+    assert_shows(1)
+
+
+def test_what_is_drawn_after_a_button_and_fails_is_said_too():
+    counter = Counter()
+    explorer = counter.show()
+    for _ in range(13):
+        explorer.buttons[0].click()
+    assert "RuntimeError: no" in explorer.reading.value
+
+
+def test_a_button_that_is_pressed_during_a_drawing_is_answered_by_one_more():
+    counter, drawn = Counter(), []
+
+    def draw(value):
+        drawn.append(counter.count)
+        if counter.count == 1:
+            explore.live["test"].buttons[1].click()
+        return flat(counter.count)
+
+    explore.explore("test", "One grey value.", draw, {"value": slider()}, buttons=counter.buttons)
+    explore.live["test"].buttons[0].click()
+    assert drawn == [0, 1, 11]
+    assert_shows(11)
+
+
+def test_a_still_picture_may_be_of_another_state(shown):
+    other = flat(77)[0]
+    explore.explore("test", "One grey value.", flat, {"value": slider()}, still=other)
+    assert (grey(shown[0].content["image/png"]) == 77).all()
+    assert_shows(0)
+
+
 def test_a_reading_is_text_and_not_html():
     explorer = show(lambda value: (flat(value)[0], "KL < 2 & <b>σ</b>"))
     assert read(explorer) == "KL &lt; 2 &amp; &lt;b&gt;σ&lt;/b&gt;"
@@ -236,7 +316,8 @@ def test_running_a_cell_again_adds_no_model_and_closing_takes_all_away():
     before, counts = models(), []
     for _ in range(3):
         controls = {"value": slider(), "kind": explore.choice("kind", range(3))}
-        explore.explore("test", "One grey value.", lambda value, kind: flat(value), controls, play="value")
+        draw, buttons = lambda value, kind: flat(value), Counter().buttons
+        explore.explore("test", "One grey value.", draw, controls, play="value", buttons=buttons)
         explorer = explore.live["test"]
         counts.append(len(models()))
     assert len({*counts}) == 1
@@ -245,9 +326,10 @@ def test_running_a_cell_again_adds_no_model_and_closing_takes_all_away():
 
 
 def test_a_replaced_widget_is_forgotten_with_all_that_it_drew_from():
-    explorer = show(lambda value: flat(value))
-    first = [weakref.ref(own) for own in (explorer, explorer.draw, explorer.controls["value"])]
-    del explorer
+    counter = Counter()
+    explorer = counter.show()
+    first = [weakref.ref(own) for own in (explorer, counter, explorer.controls["value"])]
+    del explorer, counter
     show(flat)
     gc.collect()
     assert [own() for own in first] == [None] * 3

@@ -15,6 +15,7 @@ from browser import NOTEBOOKS, chromium, command, installed, jupyterlab, open_no
 from nbclient import NotebookClient
 
 from gm_helpers import recipes
+from gm_helpers.nn import slerp
 
 pytestmark = pytest.mark.slow
 
@@ -284,7 +285,8 @@ generator, labels = torch.Generator().manual_seed(0), torch.arange(30) % 10
 with torch.no_grad():
     pages.latent_pad(recipes.pretrained("vae-2d", "cpu"), torch.randn(30, 2, generator=generator), labels)
     x = torch.rand(30, 784, generator=generator).round()
-    pages.latent_sliders(recipes.pretrained("vae-20d", "cpu"), x, labels)"""
+    pages.latent_sliders(recipes.pretrained("vae-20d", "cpu"), x, labels)
+    pages.walk(recipes.pretrained("gan", "cpu"), torch.randn(30, 100, generator=generator), labels)"""
 
 
 def export(path, folder):
@@ -297,7 +299,7 @@ def export(path, folder):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A notebook with both pages, after a run, as HTML."""
+    """A notebook with all pages, after a run, as HTML."""
     folder = tmp_path_factory.mktemp("html")
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(PAGES)])
     nbformat.write(NotebookClient(book).execute(), folder / "pages.ipynb")
@@ -312,9 +314,11 @@ def offline(page, exported):
     return page
 
 
-def grey_values(canvas):
-    """A decoded digit's grey values, (784,), as the page shows them."""
-    pixels = canvas.evaluate("canvas => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).data]")
+def grey_values(canvas, column=0):
+    """A decoded digit's grey values, (784,), as the page shows them; of a row, the one in this column."""
+    pixels = canvas.evaluate(
+        "(canvas, left) => [...canvas.getContext('2d').getImageData(left, 0, 28, 28).data]", 28 * column
+    )
     return torch.tensor(pixels).view(784, 4)[:, 0]
 
 
@@ -334,7 +338,7 @@ def coordinates(pad):
 
 
 def test_where_a_page_lives_its_still_picture_and_the_sentence_below_are_hidden(offline):
-    assert len(all_seen(offline, ".gm-page")) == 2
+    assert len(all_seen(offline, ".gm-page")) == 3
     assert all_seen(offline, ".gm-still, .jp-RenderedImage") == []
 
 
@@ -430,6 +434,7 @@ def test_a_page_whose_script_runs_twice_is_built_once(offline):
         offline.evaluate(script)
     assert offline.locator("canvas.gm-pad").count() == 1
     assert offline.locator("[data-page='1.14-sliders'] canvas").count() == 1
+    assert offline.locator("[data-page='2.7-walk'] select").count() == 3
 
 
 def test_beside_each_latent_s_slider_stand_its_divergence_and_its_value_and_below_the_norm_of_all(offline):
@@ -537,3 +542,259 @@ def test_no_slider_of_a_latent_is_cut_off_in_a_narrow_window(offline, width):
     outer = root.bounding_box()
     rows = [own.bounding_box() for own in root.locator("label").all()]
     assert max(own["x"] + own["width"] for own in rows) <= outer["x"] + outer["width"]
+
+
+# ---------------------------------------------------------------- the walk
+
+
+@pytest.fixture
+def stroll(offline):
+    """The page of a walk."""
+    return offline.locator("[data-page='2.7-walk']")
+
+
+def noises(page):
+    """The codes between which the page goes, (N, 100), as its lists have them."""
+    return torch.tensor(json.loads(re.search(r"latentWalk, (\{.*\})\);", page.content())[1])["codes"])
+
+
+def generated(z):
+    """By torch, for a code z: (784,) from 0 to 255."""
+    with torch.no_grad():
+        return 255 * (recipes.pretrained("gan", "cpu").generator(z[None])[0] + 1) / 2
+
+
+def go(stroll, start, end, t, way="straight"):
+    """Choose a way and a place on it, and wait for the picture."""
+    for label, option in (("from", start), ("to", end), ("way", ["straight", "spherical"].index(way))):
+        stroll.get_by_role("combobox", name=label, exact=True).select_option(index=option)
+    stroll.get_by_role("slider").fill(str(t))
+    frames(stroll.page)
+
+
+def norms(stroll):
+    """As they can be read: at the start, here, and at the end."""
+    return [float(own) for own in re.findall(r"([\d.]+) (?:at|here)", stroll.locator("[aria-live]").inner_text())]
+
+
+def test_a_walk_decodes_ten_draws_offline_as_torch_does(offline, stroll):
+    codes = noises(offline)
+    assert codes.std() == pytest.approx(1, abs=0.05)
+    digit = stroll.locator("canvas.gm-digit")
+    for i in range(10):
+        go(stroll, i, 29 - i, 0)
+        assert (grey_values(digit) - generated(codes[i])).abs().max() <= 2
+    go(stroll, 3, 8, 1)
+    assert (grey_values(digit) - generated(codes[8])).abs().max() <= 2
+
+
+def test_both_ways_lead_where_torch_s_lead_and_tell_the_norm(offline, stroll):
+    codes, digit, row = noises(offline), stroll.locator("canvas.gm-digit"), stroll.locator("canvas.gm-row")
+    for start, end, t in ((2, 21, 0.5), (14, 7, 0.25), (5, 26, 0.83)):
+        a, b = codes[start], codes[end]
+        for way, z in (("straight", torch.lerp(a, b, t)), ("spherical", slerp(a, b, torch.tensor([t]))[0])):
+            go(stroll, start, end, t, way)
+            assert (grey_values(digit) - generated(z)).abs().max() <= 2
+            assert norms(stroll) == pytest.approx([own.norm().item() for own in (a, z, b)], abs=0.051)
+            assert f"t = {t:.2f}" in stroll.locator("[aria-live]").inner_text()
+            for stop in (0, 3, 8):
+                z = torch.lerp(a, b, stop / 8) if way == "straight" else slerp(a, b, torch.tensor([stop / 8]))[0]
+                assert (grey_values(row, stop) - generated(z)).abs().max() <= 2
+
+
+def test_the_mark_stands_under_the_image_of_its_t_and_so_does_the_slider_s_handle(stroll):
+    row = stroll.locator("canvas.gm-row").bounding_box()
+    bar = stroll.get_by_role("slider").bounding_box()
+    for stop in (0, 4, 8):
+        go(stroll, 2, 7, stop / 8)
+        box = stroll.locator("canvas.gm-row + div").bounding_box()
+        middle = row["x"] + (stop + 0.5) / 9 * row["width"]
+        assert box["x"] + box["width"] / 2 == pytest.approx(middle, abs=1)
+        # a handle is 16 pixels wide
+        at = float(stroll.get_by_role("slider").input_value())
+        assert bar["x"] + 8 + at * (bar["width"] - 16) == pytest.approx(middle, abs=3)
+
+
+def test_a_way_from_a_code_to_itself_stays_there(offline, stroll):
+    for i in range(0, 30, 3):  # of some of them the cosine with themselves is 1 to the last bit
+        go(stroll, i, i, 0.37, "spherical")
+        assert (grey_values(stroll.locator("canvas.gm-digit")) - generated(noises(offline)[i])).abs().max() <= 2
+
+
+def test_a_new_draw_is_standard_normal_and_another_each_time(stroll):
+    found = []
+    for _ in range(12):
+        go(stroll, 30, 0, 0)
+        found.append(norms(stroll)[0])
+        assert "from a draw of N(0, I) to a 0" in stroll.locator("[aria-live]").inner_text()
+        go(stroll, 1, 0, 0)
+    assert len(set(found)) > 5
+    assert sum(found) / 12 == pytest.approx(9.97, abs=5 * 0.705 / 12**0.5)  # of 100 normals; five standard errors
+
+
+def test_a_walk_plays_on_from_its_end_to_a_new_draw_and_pauses(offline, stroll):
+    button, reading = stroll.get_by_role("button"), stroll.locator("[aria-live]")
+    digit, row = stroll.locator("canvas.gm-digit"), stroll.locator("canvas.gm-row")
+    go(stroll, 2, 17, 0.9)
+    before, (_, _, end) = reading.inner_text(), norms(stroll)
+    frames(offline)
+    assert reading.inner_text() == before  # nothing plays unasked
+    picture, images = grey_values(digit), row.evaluate("row => row.toDataURL()")
+    button.click()
+    assert button.inner_text() == "pause"
+    assert reading.get_attribute("aria-live") == "off"
+    reading.filter(has_text="from a 5 to a draw of N(0, I)").wait_for()
+    start = "reading => Number(reading.textContent.match(/t = ([\\d.]+)/)[1]) > 0.05"
+    offline.wait_for_function(start, arg=reading.element_handle())
+    button.click()
+    assert button.inner_text() == "walk"
+    assert reading.get_attribute("aria-live") == "polite"
+    frames(offline)
+    after = reading.inner_text(), grey_values(digit), row.evaluate("row => row.toDataURL()")
+    assert norms(stroll)[0] == end
+    assert not torch.equal(after[1], picture)
+    assert after[2] != images
+    chosen = [own.evaluate("own => own.selectedIndex") for own in stroll.locator("select").all()]
+    assert chosen == [17, 30, 0]
+    frames(offline)
+    assert (reading.inner_text(), row.evaluate("row => row.toDataURL()")) == (after[0], after[2])
+
+
+def test_an_even_pace_takes_four_seconds_for_a_way(offline, stroll):
+    go(stroll, 2, 17, 0)
+    seconds = offline.evaluate(
+        """page => new Promise(done => {
+        const slider = page.querySelector('input'), began = performance.now();
+        const look = () => slider.value < 0.5 ? requestAnimationFrame(look) : done((performance.now() - began) / 1000);
+        page.querySelector('button').click();
+        look();
+    })""",
+        stroll.element_handle(),
+    )
+    assert 1.9 < seconds < 20  # frames that come late by more than 0.1 s count less
+
+
+def test_a_walk_that_is_scrolled_out_of_sight_pauses_and_so_does_one_whose_slider_is_moved(offline, stroll):
+    button, slider = stroll.get_by_role("button"), stroll.get_by_role("slider")
+    offline.set_viewport_size({"width": 1200, "height": 300})
+    for interrupt in (lambda: offline.evaluate("scrollTo(0, 0)"), lambda: slider.press("ArrowLeft")):
+        stroll.scroll_into_view_if_needed()
+        button.click()
+        offline.wait_for_function("own => own.textContent === 'pause'", arg=button.element_handle())
+        interrupt()
+        offline.wait_for_function("own => own.textContent === 'walk'", arg=button.element_handle())
+
+
+def test_arrow_keys_move_a_walk_s_slider_and_nothing_of_it_is_cut_off_on_a_telephone(offline, stroll):
+    offline.set_viewport_size({"width": 390, "height": 800})
+    go(stroll, 2, 17, 0.5)
+    stroll.get_by_role("slider").press("ArrowRight")
+    frames(offline)
+    assert "t = 0.51" in stroll.locator("[aria-live]").inner_text()
+    outer = stroll.bounding_box()
+    assert outer["x"] + outer["width"] <= 390
+    for own in stroll.locator("canvas, select, input, button").all():
+        box = own.bounding_box()
+        assert outer["x"] <= box["x"] < box["x"] + box["width"] <= outer["x"] + outer["width"] + 0.1
+
+
+def test_whoever_uses_a_walk_by_keys_sees_where_they_are(stroll):
+    for own in stroll.locator("select, input, button").all():
+        own.focus()
+        assert own.evaluate("own => getComputedStyle(own).outlineWidth") == "3px"
+        assert own.get_attribute("data-lm-suppress-shortcuts") == "true"
+
+
+# ---------------------------------------------------------------- the playground
+
+
+PLAYGROUND = """from gm_helpers import playground
+playground.STORED = {False: (0, 1), True: (0, 1)}  # few, which take no time
+playground.playground()"""
+
+
+def test_the_playground_is_played_by_mouse_and_by_keys_and_jupyterlab_takes_none_of_them(page, tmp_path):
+    with jupyterlab(tmp_path, [PLAYGROUND]) as lab:
+        assert run_all(page, lab.format("cells")) == []
+        box, reading = page.locator(".gm-explorer"), page.locator(".gm-reading")
+        image, first = box.locator("img"), box.get_by_role("button", name="step D")
+
+        def steps(d, g):
+            reading.filter(has_text=f"Steps: D {d}, G {g};").wait_for()
+
+        steps(0, 0)
+        assert not page.locator(".gm-stages").is_visible()
+        before = picture(image)
+        first.click()
+        steps(1, 0)
+        wait_for_another(image, before)
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "step G"
+        before = picture(image)
+        page.keyboard.press("Enter")
+        steps(1, 1)
+        wait_for_another(image, before)
+        page.keyboard.press("Space")
+        steps(1, 2)
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")  # at once: both are taken
+        steps(1, 4)
+        assert page.locator(".jp-Notebook.jp-mod-commandMode").count() == 1
+        assert page.evaluate("document.activeElement.textContent") == "step G"
+        box.get_by_role("button", name="run").press("Enter")
+        steps(51, 54)
+        loss = box.locator("select").nth(1)
+        loss.select_option("saturating")
+        reading.filter(has_text="from here on G's loss is saturating").wait_for()
+        loss.press("ArrowDown")
+        reading.filter(has_text="Steps: D 0, G 0; the critic").wait_for()
+        assert loss.input_value() == "Wasserstein"
+        page.wait_for_function("box => !box.classList.contains('gm-waiting')", arg=box.element_handle())
+        assert box.bounding_box()["height"] <= 620
+
+
+def test_stages_of_the_playground_play_in_an_exported_page_without_kernel_and_network(page, tmp_path):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(PLAYGROUND)])
+    nbformat.write(NotebookClient(book).execute(), tmp_path / "played.ipynb")
+    page.context.set_offline(True)
+    page.goto(export(tmp_path / "played.ipynb", tmp_path).as_uri(), wait_until="domcontentloaded")
+    root, reading = page.locator(".gm-stages"), page.locator(".gm-stages [aria-live]")
+    slider, button, image = root.get_by_role("slider"), root.get_by_role("button"), root.locator("img")
+    assert not all_seen(page, ".jp-RenderedImage, .gm-still")
+    seen = [image.get_attribute("src")]
+    for press, expected in (("ArrowRight", "Steps: D 50, G 0; D says"), ("ArrowRight", "Steps: D 51, G 1; D says")):
+        slider.press(press)
+        seen.append(image.get_attribute("src"))
+        assert reading.inner_text().startswith(expected)
+        assert image.get_attribute("alt") == reading.inner_text()
+        assert expected.partition(";")[0] in slider.get_attribute("aria-valuetext")
+    root.get_by_role("combobox").select_option("Wasserstein")
+    seen.append(image.get_attribute("src"))
+    assert reading.inner_text().startswith("Steps: D 55, G 1; the critic")
+    assert len({*seen}) == 4
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
+    assert button.inner_text() == "play"  # nothing moves by itself
+    press = """root => {  // and read at once
+        root.querySelector('button').click();
+        return [root.querySelector('button').textContent, root.querySelector('input').value];
+    }"""
+    assert root.evaluate(press) == ["pause", "0"]  # at the end: from the start
+    page.wait_for_function("own => own.textContent === 'play'", arg=button.element_handle())
+    assert slider.input_value() == "2"
+    assert reading.inner_text().startswith("Steps: D 55, G 1; the critic")
+    button.click()
+    slider.press("End")  # which pauses
+    assert (button.inner_text(), slider.input_value()) == ("play", "2")
+    assert [root.evaluate(press), root.evaluate(press)] == [["pause", "0"], ["play", "0"]]
+    page.set_viewport_size({"width": 390, "height": 800})
+    outer = root.bounding_box()
+    for own in root.locator("select, input, button, img").all():
+        box = own.bounding_box()
+        assert outer["x"] <= box["x"] < box["x"] + box["width"] <= min(outer["x"] + outer["width"], 390) + 0.1
+    # where there is a network, nbconvert's page shows the widget that was saved, which has no kernel
+    saved = (
+        """root => root.closest('.jp-OutputArea').insertAdjacentHTML('beforeend', '<p class="gm-explorer">dead</p>')"""
+    )
+    root.evaluate(saved)
+    assert page.locator(".gm-explorer").is_hidden()
+    assert root.is_visible()

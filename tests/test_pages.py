@@ -4,24 +4,31 @@ import base64
 import json
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import NoFloat64, random_images, random_vae, seeded
+from conftest import NoFloat64, random_images, random_vae, same, seeded
+from test_quantize import read, small_generator
 from torch.distributions import Normal, kl_divergence
 
-from gm_helpers import figures, pages
+from gm_helpers import figures, pages, recipes
+from gm_helpers.nn import slerp
 
 pytestmark = pytest.mark.usefixtures("shown")
 
 VAES = {"latentPad": random_vae(2).float(), "latentSliders": random_vae(4).float()}
 CODES, IMAGES = torch.randn(30, 2, generator=seeded(0)), random_images(6).float()
 LABELS = torch.tensor([3, 1, 4, 1, 5, 9])
+GENERATOR = small_generator()
+GAME = SimpleNamespace(generator=SimpleNamespace(layers=GENERATOR))
+NOISES, NAMED = torch.randn(60, 20, generator=seeded(2)), torch.randint(10, (60,), generator=seeded(3))
 PAGES = {
     "latentPad": lambda folder="": pages.latent_pad(VAES["latentPad"], CODES, torch.arange(30) % 10, folder),
     "latentSliders": lambda folder="": pages.latent_sliders(VAES["latentSliders"], IMAGES, LABELS, folder),
+    "latentWalk": lambda folder="": pages.walk(GAME, NOISES, NAMED, folder),
 }
 every_page = pytest.mark.parametrize("kind", PAGES)
 
@@ -59,19 +66,37 @@ def test_a_page_is_an_empty_place_and_a_script_after_a_still_picture_with_altern
     assert (tmp_path / f"{page.name}.txt").read_text() == alt + "\n"
 
 
+ACTIVATIONS = {
+    "tanh": np.tanh,
+    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
+    "leaky": lambda a: np.where(a > 0, a, 0.2 * a),
+}
+
+
+def decoded(data: dict, z: np.ndarray) -> np.ndarray:
+    """What a page decodes from codes (N, D), in numpy: (N, 784), from 0 to 255."""
+    shapes = [(after, before) for before, after in zip(data["sizes"][:-1], data["sizes"][1:], strict=True)]
+    halves = np.frombuffer(base64.b64decode(data["halves"]), "<f2").astype(float)
+    first = [rows if "text" in data else rows * columns for rows, columns in shapes]
+    lengths = [own for pair in zip(first, data["sizes"][1:], strict=True) for own in pair]
+    *parts, rest = np.split(halves, np.cumsum(lengths))
+    assert rest.size == 0
+    weights = [own.reshape(len(own), 1) if "text" in data else own for own in parts[::2]]
+    if "text" in data:
+        weights = [step * own.numpy() for step, own in zip(weights, read(data["text"], shapes), strict=True)]
+    for weight, bias, shape, name in zip(weights, parts[1::2], shapes, data["activations"], strict=True):
+        z = ACTIVATIONS[name](z @ weight.reshape(shape).T + bias)
+    return 255 * (z - data["black"]) / (1 - data["black"])
+
+
 @every_page
-def test_a_page_s_little_endian_float16_weights_decode_as_the_model_does(kind, shown):
+def test_the_numbers_in_a_page_decode_as_the_model_does(kind, shown):
     PAGES[kind]()
     data = Page(shown).data
-    latents, hidden, pixels = data["sizes"]
-    numbers = np.frombuffer(base64.b64decode(data["weights"]), "<f2").astype(float)
-    ends = np.cumsum([latents * hidden, hidden, hidden * pixels, pixels])
-    *parts, rest = np.split(numbers, ends)
-    w1, b1, w2, b2 = (own.reshape(-1, n) for own, n in zip(parts, (latents, hidden, hidden, pixels), strict=True))
-    z = torch.randn(10, latents, generator=seeded(1))
-    expected = VAES[kind].decode(z).detach().numpy()
-    assert np.tanh(z.numpy() @ w1.T + b1) @ w2.T + b2 == pytest.approx(expected, abs=0.01)
-    assert rest.size == 0
+    z = torch.randn(10, data["sizes"][0], generator=seeded(1))
+    with torch.no_grad():
+        expected = (GENERATOR(z) + 1) / 2 if kind == "latentWalk" else VAES[kind].decode(z).sigmoid()
+    assert decoded(data, z.double().numpy()) == pytest.approx(255 * expected.numpy(), abs=1)
 
 
 @pytest.fixture
@@ -184,3 +209,58 @@ def test_the_sliders_still_picture_ends_with_the_latent_that_says_least_and_its_
     alt = page.still.metadata["image/png"]["alt"]
     assert alt.startswith("A 3, decoded with one latent moved")
     assert f"kept: {names}." in alt
+
+
+def test_a_walk_offers_the_first_four_samples_of_each_class_and_begins_between_a_2_and_a_7(shown):
+    PAGES["latentWalk"]()
+    page = Page(shown)
+    data, numbers = page.data, page.data["numbers"]
+    assert (page.name, page.kind) == ("2.7-walk", "latentWalk")
+    assert numbers == [i for digit in range(10) for i in NAMED.eq(digit).nonzero()[:4, 0].tolist()]
+    assert data["labels"] == NAMED[numbers].tolist()
+    assert data["codes"] == np.round(NOISES[numbers].double().numpy(), 4).tolist()
+    assert [numbers[own] for own in data["ends"]] == [NAMED.eq(own).nonzero()[0, 0] for own in (2, 7)]
+
+
+@pytest.mark.parametrize(("named", "ends"), [([8] * 9, [8, 8]), ([3, 4, 3], [3, 4]), ([0, 1, 0], [0, 1])])
+def test_where_2_and_7_are_missing_a_walk_begins_between_two_others(named, ends, shown):
+    pages.walk(GAME, NOISES[: len(named)], torch.tensor(named))
+    data = Page(shown).data
+    assert [data["labels"][own] for own in data["ends"]] == ends
+    assert data["ends"][0] != data["ends"][1]
+
+
+def test_a_walk_s_still_picture_shows_both_ways_and_four_draws_with_the_norm_above_each_image(shown, drawn):
+    PAGES["latentWalk"]()
+    page = Page(shown)
+    [(figure, still)] = drawn
+    assert page.still.content["image/png"] == still
+    assert figure.get_figwidth() <= 8
+    start, end = (NOISES[NAMED.eq(own).nonzero()[0, 0]] for own in (2, 7))
+    t = torch.linspace(0, 1, 9)
+    rows = {"straight": torch.lerp(start, end, t[:, None]), "spherical": slerp(start, end, t)}
+    for axis, (name, z) in zip(figure.axes, rows.items(), strict=False):
+        images = ((GENERATOR(z) + 1) / 2).detach().view(9, 28, 28)
+        assert axis.images[0].get_array().data == pytest.approx(torch.cat([*images], 1).numpy(), abs=1e-5)
+        assert [own.get_text() for own in axis.texts[:10]] == [name, *(f"{own:.1f}" for own in z.norm(dim=1))]
+        assert f"{z[4].norm():.1f}" in page.still.metadata["image/png"]["alt"]
+    assert figure.axes[2].images[0].get_array().shape == (28, 13 * 28)  # three ways of four steps
+    assert [own.get_text() for own in figure.axes[2].texts[-4:]] == ["$z_1$", "$z_2$", "$z_3$", "$z_4$"]
+    assert "from a 2 to a 7" in page.still.metadata["image/png"]["alt"]
+
+
+def test_a_walk_leaves_a_model_in_training_as_it_was_and_takes_codes_of_any_type(shown):
+    PAGES["latentWalk"]()
+    first, before = Page(shown).data, {name: own.clone() for name, own in GENERATOR.state_dict().items()}
+    GENERATOR.train()
+    pages.walk(GAME, NOISES.double().requires_grad_(), NAMED)
+    GENERATOR.eval()
+    assert Page(shown).data == first
+    assert same(dict(GENERATOR.state_dict()), before)
+
+
+@pytest.mark.slow
+def test_the_shipped_generator_s_page_is_not_too_large(shown):
+    z = torch.randn(60, 100, generator=seeded(0))
+    pages.walk(recipes.pretrained("gan", "cpu"), z, NAMED)
+    assert len(shown[-1].content["text/html"].encode()) < 2_200_000

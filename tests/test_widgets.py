@@ -1,7 +1,6 @@
-"""Widgets without a browser: controls are set as a frontend sets them, and what would be seen is read back."""
+"""What each widget shows, and what holds for all of them."""
 
 import functools
-import html
 import io
 import re
 from itertools import pairwise
@@ -9,9 +8,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import scipy
+import sliders
 import torch
 from conftest import NoFloat64, random_images, random_vae, randomized, seeded
 from PIL import Image
+from sliders import axes, labelled, numbers, only, set_to, to_three_decimals
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
@@ -31,8 +32,6 @@ CODES = draws(20, 3, seed=2)
 LABELS = torch.arange(20).flip(0) % 10  # two of each class; in order of their class they are 9, 19, 8, 18, …
 SORTED = CODES[[own for digit in range(10) for own in range(20) if LABELS[own] == digit]]
 FLOW, POINTS = randomized(flow_2d(couplings=5, hidden=8)), draws(40, 2, seed=3)
-STAGES = {1.0: draws(30, 2, seed=4), 0.0: draws(30, 2, seed=5), 0.25: draws(30, 2, seed=6)}
-CENTRES = draws(8, 2, seed=7)
 PRIOR = {"square": draws(4, 3, seed=8), "flat": draws(4, 3, seed=9)}
 
 
@@ -53,10 +52,8 @@ WIDGETS = {
     "one_dimensional_bound": widgets.one_dimensional_bound,
     "posterior_of_image": lambda folder="": widgets.posterior_of_image(VAE, IMAGES, CLASSES, folder),
     "two_directions": widgets.two_directions,
-    "generator_losses": widgets.generator_losses,
     "stretched_density": widgets.stretched_density,
     "warped_plane": lambda folder="": widgets.warped_plane(FLOW, POINTS, folder),
-    "samples_over_training": lambda folder="": widgets.samples_over_training(STAGES, CENTRES, folder),
     "interpolation": lambda folder="": widgets.interpolation("a-path", CODES, LABELS, decode, folder),
     "temperature": lambda folder="": widgets.temperature({"square": decode_square, "flat": decode}, PRIOR, folder),
 }
@@ -71,31 +68,6 @@ def known(monkeypatch):
 
 
 every_widget = pytest.mark.parametrize("show", WIDGETS.values(), ids=WIDGETS)
-
-
-def only():
-    [explorer] = explore.live.values()
-    return explorer
-
-
-def set_to(**values):
-    """Set the controls of the only widget; returns what its line then reads."""
-    for name, value in values.items():
-        only().controls[name].value = value
-    return html.unescape(re.sub(r"<[^>]*>", "", only().reading.value))
-
-
-def numbers(reading):
-    return [float(own.replace("−", "-")) for own in re.findall(r"(?<= )−?\d+(?:\.\d+)?", reading)]
-
-
-def to_three_decimals(*values):
-    return pytest.approx([float(own) for own in values], abs=5.01e-4)
-
-
-def axes(**values):
-    """The axes of the figure that the only widget draws for these values."""
-    return only().draw(**values)[0].axes
 
 
 # ---------------------------------------------------------------- what each shows
@@ -249,25 +221,6 @@ def test_two_directions_are_drawn_as_densities_and_their_divergences_against_the
         assert np.interp(2.0, *line.get_data()) == pytest.approx(fit.kl)
 
 
-@pytest.mark.parametrize("logit", [-8, -4, 0, 2.5, 8])
-def test_the_generator_s_losses_read_their_values_and_slopes_from_probabilities(logit):
-    widgets.generator_losses()
-    p = 1 / (1 + np.exp(-logit))
-    assert numbers(set_to(logit=logit)) == to_three_decimals(p, np.log(1 - p), -p, -np.log(p), -(1 - p))
-
-
-def test_each_of_the_generator_s_losses_is_drawn_with_its_point_and_tangent():
-    widgets.generator_losses()
-    lines, p = axes(logit=1.0)[0].lines, 1 / (1 + np.exp(-1))
-    cases = [(lines[:3], lambda q: np.log(1 - q), -p), (lines[3:], lambda q: -np.log(q), -(1 - p))]
-    for (curve, tangent, point), loss, slope in cases:
-        a, value = curve.get_data()
-        assert value == pytest.approx(loss(1 / (1 + np.exp(-a.astype(float)))), abs=1e-5)
-        assert point.get_xydata() == pytest.approx(np.array([[1, loss(p)]]))
-        expected = [[-0.5, loss(p) - 1.5 * slope], [2.5, loss(p) + 1.5 * slope]]
-        assert tangent.get_xydata() == pytest.approx(np.array(expected), abs=1e-5)
-
-
 @pytest.mark.parametrize(("steepness", "centre"), [(4, 0), (0, 1), (9, 2), (9, -2)])
 def test_a_stretched_density_reads_the_flattest_and_the_steepest_slope(steepness, centre):
     widgets.stretched_density()
@@ -359,16 +312,6 @@ def test_points_and_grid_of_the_plane_are_carried_through_the_same_layers():
     assert len(bents) == 50
 
 
-def test_samples_over_training_come_in_the_order_of_the_training_and_start_at_its_end():
-    WIDGETS["samples_over_training"]()
-    assert set_to() == "after 100 % of the steps"
-    for stage, fraction in enumerate((0.0, 0.25, 1.0)):
-        assert set_to(stage=stage) == f"after {100 * fraction:.0f} % of the steps"
-        modes, samples = (own.get_offsets().data for own in axes(stage=stage)[0].collections)
-        assert (modes == CENTRES.numpy()).all()
-        assert (samples == STAGES[fraction].numpy()).all()
-
-
 def assert_path(images, place):
     """The picture is a row of these eleven images, the large twelfth, and an arrow at that fraction of the way."""
     shown = np.asarray(Image.open(io.BytesIO(only().picture.value)))
@@ -434,42 +377,23 @@ def test_a_temperature_multiplies_the_codes_of_every_model_exactly(asked, factor
 @every_widget
 @pytest.mark.usefixtures("known")
 def test_every_control_changes_the_picture_and_back_gives_the_same_bytes(show):
-    show()
-    first = only().picture.value, set_to()
-    for name, control in only().controls.items():
-        own = control.value
-        others = control.options if hasattr(control, "options") else (control.min, control.max)
-        set_to(**{name: next(other for other in others if other != own)})
-        assert only().picture.value != first[0]
-        set_to(**{name: own})
-        assert (only().picture.value, set_to()) == first
+    sliders.assert_every_control_changes_the_picture_and_back_gives_the_same_bytes(show)
 
 
 @every_widget
 @pytest.mark.parametrize("end", ["min", "max"])
 @pytest.mark.usefixtures("known")
 def test_at_the_ends_of_its_sliders_a_reading_is_still_finite(show, end):
-    show()
-    reading = set_to(**{name: getattr(own, end) for name, own in only().controls.items() if hasattr(own, end)})
-    assert not re.search(r"\bnan\b|\binf\b|Error", reading)
+    sliders.assert_at_the_ends_a_reading_is_finite(show, end)
 
 
 @every_widget
 @pytest.mark.usefixtures("known")
 def test_the_static_picture_is_saved_with_an_alternative_text_that_says_something(show, shown, tmp_path):
-    show(str(tmp_path))
-    [png], [txt] = tmp_path.glob("*.png"), tmp_path.glob("*.txt")
-    assert png.read_bytes() == shown[0].content["image/png"]
-    assert txt.read_text() == shown[0].metadata["image/png"]["alt"] + "\n"
-    assert len(txt.read_text()) >= 30
+    sliders.assert_saved_with_alternative_text(show, shown, tmp_path)
 
 
 # ---------------------------------------------------------------- seen with fresh eyes
-
-
-def labelled(axis):
-    """The lines of a panel by what its legend calls them."""
-    return {own.get_label(): own for own in axis.lines}
 
 
 def title(axis):
