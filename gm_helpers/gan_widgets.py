@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Circle
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from gm_helpers import figures, game, gan, normals
 from gm_helpers.explore import Drawing, explore, pack, slider, tiled
 from gm_helpers.widgets import THUMB, below, panels
 
+# Blue where D takes points for data, orange where it takes them for samples, white where it says ½.
+VERDICTS = LinearSegmentedColormap.from_list("verdicts", ["#F5BE90", "white", "#90C4EA"])
 REACH = 2.0  # the square of the plane that a stage of a training is drawn in goes from −REACH to REACH
 
 
@@ -114,12 +117,15 @@ def covered(samples: Tensor, centres: Tensor, radius: float) -> int:
 
 
 def draw_stage(axis: Axes, stage: Stage, points: Tensor, centres: Tensor, radius: float) -> None:
-    """Samples in colour over the map of D, which is light where D is near 1; data (N, 2) in grey, modes as circles."""
+    """Samples in orange over the map of D, from orange for 0.3 and less to blue for 0.7 and more; data in grey.
+
+    points: data (N, 2). centres, radius: of the circles that are drawn around the modes, (M, 2) and a number.
+    """
     side = round(math.sqrt(len(stage.probabilities)))
     grid = np.linspace(-REACH, REACH, side)
     samples, shown = stage.samples.detach().cpu(), stage.probabilities.detach().view(side, side).cpu().numpy()
-    axis.pcolormesh(grid, grid, shown, vmin=0, vmax=1, shading="gouraud")
-    axis.scatter(points[:, 0].cpu(), points[:, 1].cpu(), s=1, color="#999999")
+    axis.pcolormesh(grid, grid, shown, cmap=VERDICTS, vmin=0.3, vmax=0.7, shading="gouraud")
+    axis.scatter(points[:, 0].cpu(), points[:, 1].cpu(), s=2, color="#777777")
     for centre in centres.tolist():
         axis.add_patch(Circle((centre[0], centre[1]), radius, fill=False, linewidth=0.8))
     axis.scatter(samples[:, 0], samples[:, 1], s=3, color=figures.COLOURS[1])
@@ -147,7 +153,7 @@ def samples_over_training(
         own = stages[fractions[int(stage)]]
         figure, [axis] = panels(1, 5.2, 4.6)
         draw_stage(axis, own, points, centres, radius)
-        figure.colorbar(axis.collections[0], label="$D(x)$")
+        figure.colorbar(axis.collections[0], label="$D(x)$", extend="both", shrink=0.85)
         fraction = f"after {100 * fractions[int(stage)]:.0f} % of the steps"
         return figure, f"{fraction}: {told(own, centres, radius)}"
 

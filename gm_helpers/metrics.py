@@ -179,7 +179,7 @@ def in_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """|m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁C₂)^½) for the means m and covariances C of two sets of features.
+    """|μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁C₂)^½) for the means μ and covariances C of two sets of features.
 
     first, second: (N, F) and (M, F). It is the squared Wasserstein distance of the two normals (Dowson & Landau 1982;
     Heusel et al. 2017 for images), computed on the CPU in float64, and biased upwards for small sets. Raises ValueError

@@ -98,7 +98,7 @@ function add(parent, tag, attributes = {}, text = "") {
 
 function pictures(parent, columns, pixel, style = "") { // a canvas, and the function that paints grey values into a column
   const canvas = add(parent, "canvas", {width: 28 * columns, height: 28, role: "img", class: columns > 1 ? "gm-row" : "gm-digit"});
-  canvas.style.cssText = `display:block; width:${28 * columns * pixel}px; image-rendering:pixelated; ${style}`;
+  canvas.style.cssText = `display:block; margin-bottom:4px; width:${28 * columns * pixel}px; image-rendering:pixelated; ${style}`;
   const context = canvas.getContext("2d"), image = context.createImageData(28, 28);
   return (grey, label, column = 0) => {
     grey.forEach((value, i) => image.data.set([value, value, value, 255], 4 * i));

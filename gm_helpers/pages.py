@@ -7,7 +7,7 @@ from bisect import bisect_left
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gm_helpers import figures, quantize
 from gm_helpers.explore import STYLE, show_still
-from gm_helpers.gan import GAN
+from gm_helpers.gan import GAN, Generator
 from gm_helpers.nn import slerp
 from gm_helpers.vae import VAE, kl_standard_normal
 
@@ -127,7 +127,7 @@ def walk(model: GAN, codes: Tensor, labels: Tensor, figure_dir: str = "", name: 
     ends = [min(bisect_left(classes, own), len(classes) - 1) for own in (2, 7)]
     if ends[0] == ends[1]:  # there is neither a 2 nor what stands before a 7
         ends = [0, len(classes) - 1]
-    layers = quantize.folded(model.generator.layers)
+    layers = quantize.folded(cast(Generator, model.generator).layers)
     coarse = quantize.rounded(layers)
     data = _network(layers, [own for layer in coarse for own in (layer.step, layer.bias)], black=-1)
     data |= {"text": quantize.text(coarse), "codes": _rounded(codes[chosen], 4), "labels": classes}

@@ -80,7 +80,7 @@ def draw(game: Game2D, layout: Layout = WIDE) -> Figure:
     _draw_map(axes["map"], axes["bar"], game)
     _draw_losses(axes["losses"], game)
     handles = [own for name in ("map", "losses") for own in axes[name].get_legend_handles_labels()[0]]
-    figure.legend(handles=handles, loc="upper right", ncols=2)
+    figure.legend(handles=handles, loc="upper right", ncols=2, frameon=False)
     return figure
 
 
@@ -113,7 +113,7 @@ def note(game: Game2D) -> str:
 # ---------------------------------------------------------------- the widget, and stages that need no kernel
 
 NAME = "2.5-playground"
-STORED = {False: (0, 10, 50, 100, 150, 200, 300, 500), True: (0, 10, 25, 50, 75, 100, 125, 150)}  # turns
+STORED = {False: (0, 10, 50, 100, 150, 200, 300, 400), True: (0, 10, 25, 50, 75, 100, 125, 150)}  # turns
 # The colours of a stored picture: those of the map, greys, and the four of points and lines, pale and whole
 PALETTE = [to_rgb(PALE((i + 0.5) / 20)) for i in range(20)] + [(i / 8, i / 8, i / 8) for i in range(9)]
 PALETTE += [to_rgb((own, alpha)) for own in (DATA, SAMPLES, D_LINE, G_LINE) for alpha in (0.5, 1)]
@@ -150,8 +150,8 @@ def store(game: Game2D) -> dict[str, str]:
 
 def draw_still(late: Game2D) -> Figure:
     """Three maps: two of the same players with either loss of G, when D is ahead, and one of a game that is late."""
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3.6), sharey=True, layout="none")
-    figure.subplots_adjust(left=0.05, right=0.9, bottom=0.22, top=0.93, wspace=0.1)
+    figure, axes = plt.subplots(1, 3, figsize=WIDE[:2], sharey=True, layout="none")  # as large as what takes its place
+    figure.subplots_adjust(left=0.05, right=0.9, bottom=0.25, top=0.82, wspace=0.1)
     games = {"D ahead, G's loss log(1 − D)": Game2D(loss="saturating", seed=late.seed)}
     games["D ahead, G's loss −log D"] = Game2D(seed=late.seed)
     for game in games.values():
@@ -161,9 +161,9 @@ def draw_still(late: Game2D) -> Figure:
     bars = None, None, figure.add_axes((0.915, bottom, 0.013, height))
     for axis, bar, (title, game) in zip(axes, bars, games.items(), strict=True):
         _draw_map(axis, bar, game)
-        axis.set_title(title)
+        axis.set_title(f"{title}\nnorm of G's gradient: {game.gradient_norm():.2g}")
         axis.label_outer()
-    figure.legend(handles=axes[0].get_legend_handles_labels()[0], loc="lower center", ncols=3)
+    figure.legend(handles=axes[0].get_legend_handles_labels()[0], loc="lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -219,14 +219,13 @@ def _study(smoke: int, quick: int, full: int, **rest: Any) -> dict[str, Schedule
     return {name: Schedule(steps=own, **rest) for name, own in zip(PROFILES, (smoke, quick, full), strict=True)}
 
 
-# Short trainings of which a section of a notebook needs several, to compare them. A ring's batch holds points for
-# each of four games; the number in a ring's name is that of the generator's turns for one of the discriminator.
+# Short trainings of which a section of a notebook needs several, to compare them. A ring's batch holds points
+# for each of four games.
 STUDIES = {
     "vae-short": _study(60, 700, 10_000, batch_size=128, learning_rate=2e-3),
     "gan-ahead": _study(20, 200, 200, batch_size=128, learning_rate=2e-4, betas=(0.5, 0.999)),
     "gan-race": _study(50, 50, 50, batch_size=128, learning_rate=2e-4, betas=(0.5, 0.999)),
-    "gan-ring-1": _study(24, 1_992, 9_984, batch_size=4 * 128, learning_rate=1e-3, betas=(0.5, 0.9)),
-    "gan-ring-5": _study(24, 984, 4_992, batch_size=4 * 128, learning_rate=1e-3, betas=(0.5, 0.9)),
+    "gan-ring": _study(24, 984, 4_992, batch_size=4 * 128, learning_rate=1e-3, betas=(0.5, 0.9)),
     "wgan-ring": _study(24, 600, 4_992, batch_size=4 * 256, learning_rate=1e-3, betas=(0.0, 0.9)),
     "flow-8x8": _study(20, 600, 10_000, batch_size=128, learning_rate=1e-3, decay=True),
 }

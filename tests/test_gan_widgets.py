@@ -170,7 +170,9 @@ def test_below_the_samples_is_the_map_of_d_with_the_first_coordinate_to_the_righ
     places = torch.as_tensor(mesh.get_coordinates()).double()
     expected = (places @ direction).sigmoid()
     assert_close(torch.as_tensor(np.asarray(mesh.get_array())).view(11, 11), expected, atol=1e-6, rtol=0)
-    assert mesh.get_clim() == (0, 1)
+    assert mesh.get_clim() == (0.3, 0.7)
+    sample, half, data = (mesh.to_rgba(own) for own in (0.0, 0.5, 1.0))
+    assert (sample[0] > sample[2], data[0] < data[2], half[:3]) == (True, True, pytest.approx((1, 1, 1), abs=0.01))
     assert bar.get_ylabel() == "$D(x)$"
     corners = places[0, 0].tolist(), places[0, -1].tolist(), places[-1, 0].tolist()
     assert corners == ([-2, -2], [2, -2], [-2, 2])

@@ -618,7 +618,12 @@ def test_the_still_picture_has_the_same_players_with_either_loss_and_a_late_game
     assert same[2] == pytest.approx(late.samples().numpy())
     assert "20 turns later" in maps[2].get_title()
     assert bar.get_ylabel() == "D: probability of data"
-    assert (figure.get_size_inches() <= (9, 4.2)).all()
+    assert (figure.get_size_inches() == playground.draw(late).get_size_inches()).all()  # which takes its place
+    names = [own.get_window_extent() for own in figure.findobj(plt.Text) if own.get_text() and own.get_visible()]
+    assert all(figure.bbox.padded(1).contains(*corner) for own in names for corner in own.corners())
+    norms = [float(axis.get_title().rpartition(" ")[2]) for axis in maps]
+    assert norms[2] == pytest.approx(late.gradient_norm(), rel=0.05)
+    assert norms[0] < 0.1 * norms[1]
 
 
 @pytest.mark.slow
