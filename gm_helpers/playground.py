@@ -91,9 +91,12 @@ def read(game: Game2D) -> str:
     if game.is_wasserstein:
         said, unit = f"the critic D finds samples and data {game.distance():.2f} apart".replace("-", "−"), ""
     longest, length = game.pull(game.samples()[:ARROWS]).norm(dim=1).max(), LENGTHS[game.is_wasserstein]
+    outside = int((game.samples().abs() > REACH).any(dim=1).sum())
+    gone = f" {outside} of {len(game.noise)} samples lie outside the picture." if outside else ""
     return (
         f"Steps: D {game.steps['D']}, G {game.steps['G']}; {said}. Norm of G's gradient: {game.gradient_norm():.2g}. "
         f"Longest arrow: a slope of {longest:.2g}{unit} (1 is drawn {length} long, and nothing longer than {LONGEST})."
+        f"{gone}"
     )
 
 

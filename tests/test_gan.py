@@ -11,6 +11,8 @@ from gm_helpers.data import scale
 from gm_helpers.gan import (
     GAN,
     ConditionalGAN,
+    ConvolutionalDiscriminator,
+    ConvolutionalGenerator,
     Discriminator,
     Generator,
     discriminator_loss,
@@ -373,5 +375,7 @@ def test_a_conditional_sample_is_of_the_digit_that_was_asked_for_by_running_stat
 
 def test_the_conditional_players_have_as_many_parameters_as_they_are_said_to():
     game = ConditionalGAN()
+    assert isinstance(game.generator, ConvolutionalGenerator)
+    assert isinstance(game.discriminator, ConvolutionalDiscriminator)
     assert sum(own.numel() for own in game.generator.parameters()) == 602_945
     assert 2 * 602_945 <= 2_000_000  # bytes in float16

@@ -456,6 +456,17 @@ def test_the_reading_tells_steps_verdicts_and_slopes(loss):
     assert playground.read(game).startswith("Steps: D 21, G 20; ")
 
 
+def test_the_reading_says_how_many_samples_are_out_of_sight():
+    game = Game2D()
+    assert "outside" not in playground.read(game)
+    for _ in range(16):  # without a move of D they run where its map rises, all together
+        game.step_generator()
+    x, y = game.samples().T
+    count = sum(not (-2 <= a <= 2 and -2 <= b <= 2) for a, b in zip(x.tolist(), y.tolist(), strict=True))
+    assert 0 < count < 300
+    assert playground.read(game).endswith(f" {count} of 300 samples lie outside the picture.")
+
+
 def test_the_reading_of_a_critic_tells_its_distance():
     game = under_way("Wasserstein", turns=5)
     expected = [25, 5, game.distance(), game.gradient_norm()]
