@@ -135,6 +135,11 @@ def test_the_value_is_of_data_called_real_and_of_samples_called_generated():
     assert (sure, fooled) == (pytest.approx(-2 * math.log1p(math.exp(-10)), abs=1e-5), pytest.approx(-20, abs=1e-3))
 
 
+def test_a_discriminator_that_is_surely_wrong_is_worth_as_little_as_its_logits_say():
+    data, samples = normal(-15, 0.1).log_prob, normal(5, 0.1).log_prob
+    assert game.value(lambda x: 100 * (x + 5), data, samples) == pytest.approx(-2000, abs=0.01)  # no infinity, no clamp
+
+
 def test_where_both_densities_are_0_in_float64_the_best_logit_is_still_their_ratio():
     data, samples = normal(1, 1).log_prob, normal(-1, 1).log_prob
     x = torch.tensor([-60.0, 60.0], dtype=torch.float64)
