@@ -163,6 +163,13 @@ def test_stages_come_in_the_order_of_the_training_and_start_at_its_end():
     assert player.max == 2
 
 
+def test_the_alternative_text_of_a_training_says_how_many_modes_its_end_covers(shown):
+    centres = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    begin, end = (gan_widgets.Stage(torch.full((50, 2), own), torch.zeros(9)) for own in (1.9, 0.0))
+    gan_widgets.samples_over_training({1.0: end, 0.0: begin}, POINTS, centres, 0.1)
+    assert shown[0].metadata["image/png"]["alt"].endswith("circles around their modes: 1 of 2 modes covered.")
+
+
 def test_below_the_samples_is_the_map_of_d_with_the_first_coordinate_to_the_right():
     WIDGETS["samples_over_training"]()
     axis, bar = axes(stage=1)
