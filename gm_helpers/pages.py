@@ -185,7 +185,13 @@ def _page(
 ) -> None:
     """A still picture, and the page that the script builds below it where it may run."""
     show_still(still, name, alt, figure_dir, scale)
-    script = (Path(__file__).parent / "pad.js").read_text(encoding="utf-8").replace("</", "<\\/")
-    page = f'{STYLE}\n<div class="gm-page" data-page="{html.escape(name)}"></div>\n<script>(() => {{\n{script}\n'
-    page += f"start({json.dumps(name)}, {kind}, {json.dumps(data)});".replace("</", "<\\/") + "\n})();</script>"
+    embed(name, "pad.js", f"start({json.dumps(name)}, {kind}, {json.dumps(data)});")
+
+
+def embed(name: str, script: str, call: str, style: str = STYLE, kind: str = "gm-page") -> None:
+    """An empty place of that name and kind, its CSS classes, and what may fill it: a script from here and a call."""
+    lines = (Path(__file__).parent / script).read_text(encoding="utf-8")
+    scope = f"{lines}\n{call}".replace("</", "<\\/")  # no text in it may end the script
+    place = f'<div class="{kind}" data-page="{html.escape(name)}"></div>'
+    page = f"{style}\n{place}\n<script>(() => {{\n{scope}\n}})();</script>"
     display({"text/html": page, "text/plain": ""}, raw=True)

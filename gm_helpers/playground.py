@@ -1,24 +1,21 @@
 """The game of notebook 2 in the plane, to be watched and played, as GAN Lab has it (Kahng et al. 2018)."""
 
 import base64
-import html
 import io
 import json
 import math
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from gm_helpers import figures
+from gm_helpers import figures, pages
 from gm_helpers.explore import STYLE, Drawing, choice, explore, png
 from gm_helpers.game2d import CRITIC_STEPS, LOSSES, POINTS, TURNS, Game2D
 
@@ -196,7 +193,6 @@ def playground(figure_dir: str = "", seed: int = 0) -> None:
     buttons |= {f"{TURNS} × {own}": partial(game.alone, own) for own in "DG"}
     buttons |= {f"run {TURNS} turns": game.run, "start again": game.start}
     explore(NAME, alt, show, controls, figure_dir, buttons=buttons, still=still)
-    script = (Path(__file__).parent / "stages.js").read_text(encoding="utf-8").replace("</", "<\\/")
-    page = f'{STYLE}{HIDE}\n<div class="gm-page gm-stages" data-page="{html.escape(NAME)}"></div>\n<script>(() => {{\n'
-    page += f"{script}\nstart({json.dumps(NAME)}, {json.dumps(stored)});".replace("</", "<\\/") + "\n})();</script>"
-    display({"text/html": page, "text/plain": ""}, raw=True)
+    pages.embed(
+        NAME, "stages.js", f"start({json.dumps(NAME)}, {json.dumps(stored)});", STYLE + HIDE, "gm-page gm-stages"
+    )

@@ -225,8 +225,8 @@ STUDIES = {
     "vae-short": _study(60, 700, 10_000, batch_size=128, learning_rate=2e-3),
     "gan-ahead": _study(20, 200, 200, batch_size=128, learning_rate=2e-4, betas=(0.5, 0.999)),
     "gan-race": _study(50, 50, 50, batch_size=128, learning_rate=2e-4, betas=(0.5, 0.999)),
-    "gan-ring": _study(24, 984, 4_992, batch_size=4 * 128, learning_rate=1e-3, betas=(0.5, 0.9)),
-    "wgan-ring": _study(24, 600, 4_992, batch_size=4 * 256, learning_rate=1e-3, betas=(0.0, 0.9)),
+    "gan-ring": _study(24, 744, 4_992, batch_size=4 * 128, learning_rate=1e-3, betas=(0.5, 0.9)),
+    "wgan-ring": _study(24, 408, 4_992, batch_size=4 * 128, learning_rate=1e-3, betas=(0.0, 0.9)),
     "flow-8x8": _study(20, 600, 10_000, batch_size=128, learning_rate=1e-3, decay=True),
 }
 

@@ -264,3 +264,10 @@ def test_the_shipped_generator_s_page_is_not_too_large(shown):
     z = torch.randn(60, 100, generator=seeded(0))
     pages.walk(recipes.pretrained("gan", "cpu"), z, NAMED)
     assert len(shown[-1].content["text/html"].encode()) < 2_200_000
+
+
+def test_no_text_that_a_page_is_given_can_end_its_script(shown):
+    pages.embed("a", "stages.js", 'start("a", "</script><b>");')
+    text = shown[-1].content["text/html"]
+    assert text.count("</script>") == 1
+    assert text.endswith('start("a", "<\\/script><b>");\n})();</script>')

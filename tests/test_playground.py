@@ -497,7 +497,6 @@ def test_a_note_says_what_a_choice_did():
 @pytest.fixture
 def show(shown, monkeypatch):
     """Shows the widget and returns it, with one stage of each loss and a still of one map, so that it takes no time."""
-    monkeypatch.setattr(playground, "display", explore.display)  # which is the fixture's
     monkeypatch.setattr(playground, "stages", lambda loss, seed: [Game2D(loss=loss, seed=seed)])
     monkeypatch.setattr(playground, "draw_still", playground.draw)
 
@@ -638,8 +637,7 @@ def test_the_still_picture_has_the_same_players_with_either_loss_and_a_late_game
 
 
 @pytest.mark.slow
-def test_what_a_notebook_stores_is_light_and_teaches(shown, monkeypatch):
-    monkeypatch.setattr(playground, "display", explore.display)
+def test_what_a_notebook_stores_is_light_and_teaches(shown):
     with plt.rc_context():
         figures.use_style()
         playground.playground()
