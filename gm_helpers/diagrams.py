@@ -1,14 +1,17 @@
 """Drawings of models, made of boxes and arrows; a drawing's unit of length is the inch."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
 from gm_helpers import figures
 
 Point = tuple[float, float]
+Shade = tuple[str, float]  # a colour and its opacity
 ROUND = "round,pad=0,rounding_size=0.09"
 BLACK, BLUE, ORANGE, GREEN, PURPLE = "#222222", *figures.COLOURS[:4]
 # A binary image of ten by ten pixels, so that the drawing needs no data: 1 is white.
@@ -47,6 +50,21 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     axes.set(xlim=(0, width), ylim=(0, height))
     axes.set_axis_off()
     return figure, axes
+
+
+def panel(axes: Axes, corner: Point, low: Point, high: Point, units: Point) -> Axes:
+    """Axes of their own under those of a canvas, for curves; their lower left corner is there, in inches.
+
+    low, high: the ends of x and of y. units: the inches to a unit of either.
+    """
+    width, height = axes.get_xlim()[1], axes.get_ylim()[1]
+    across, up = (units[i] * (high[i] - low[i]) for i in range(2))
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    own = figure.add_axes((corner[0] / width, corner[1] / height, across / width, up / height))
+    own.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zorder=axes.get_zorder() - 1)
+    own.grid(visible=False)
+    return own
 
 
 def box(axes: Axes, centre: Point, size: Point, text: str = "", colour: str = BLACK) -> None:
@@ -91,9 +109,42 @@ def picture(axes: Axes, centre: Point, side: float, image: np.ndarray) -> None:
     axes.add_patch(Polygon(corners, facecolor="none", edgecolor=BLACK, linewidth=1.4))
 
 
+def square(axes: Axes, corner: Point, side: float, shade: Shade, style: str = "-") -> None:
+    """A square with a thin frame, its lower left corner there; style: of the frame's line."""
+    own = Rectangle(corner, side, side, facecolor=shade, edgecolor=BLACK, linewidth=0.8, linestyle=style)
+    axes.add_patch(own)
+
+
+def table(
+    axes: Axes, corner: Point, side: float, shades: Sequence[Sequence[Shade]], texts: np.ndarray | None = None
+) -> None:
+    """Rows of squares, the upper left corner of all there: each with its shade, and its text in it."""
+    for i, row in enumerate(shades):
+        for j, shade in enumerate(row):
+            x, y = corner[0] + j * side, corner[1] - (i + 1) * side
+            square(axes, (x, y), side, shade)
+            if texts is not None:
+                axes.text(x + side / 2, y + side / 2, f"{texts[i, j]}", ha="center", va="center", fontsize=10)
+
+
+def planes(axes: Axes, centre: Point, side: float, shades: Sequence[Shade]) -> None:
+    """The channels of an image as squares about that point, the first at the back on the right, the last in front."""
+    step = 0.07 if len(shades) <= 4 else 0.03
+    for place, shade in enumerate(shades):
+        shift = step * ((len(shades) - 1) / 2 - place) - side / 2
+        for inside in (("white", 1.0), shade):
+            square(axes, (centre[0] + shift, centre[1] + shift), side, inside)
+
+
 def note(axes: Axes, at: Point, text: str, ha: str = "center", va: str = "center") -> None:
     """A remark beside what is drawn."""
     axes.text(*at, text, color=BLACK, fontsize=9, linespacing=1.3, ha=ha, va=va)
+
+
+def key(axes: Axes, at: Point, shade: Shade, text: str, style: str = "-") -> None:
+    """A line of a legend: a square with that shade and frame, and on its right what it stands for."""
+    square(axes, (at[0], at[1] - 0.075), 0.15, shade, style)
+    note(axes, (at[0] + 0.25, at[1]), text, ha="left")
 
 
 def _seven() -> tuple[np.ndarray, np.ndarray]:

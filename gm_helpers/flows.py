@@ -36,15 +36,51 @@ def bits_per_dim(log_prob: Tensor, dims: int = PIXELS) -> Tensor:
     return -log_prob / (dims * math.log(2))
 
 
-class Flow(nn.Module):
-    """A bijection whose latents are standard normal, and so a density: log p(x) = log N(f(x); 0, I) + log |det ∂f/∂x|.
+class StandardNormal(nn.Module):
+    """N(0, I) of `dims` dimensions."""
 
-    layers: from data to latents; the last one gives vectors (B, D). dims: D.
+    origin: Tensor
+
+    def __init__(self, dims: int):
+        super().__init__()
+        self.register_buffer("origin", torch.zeros(dims), persistent=False)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """The density's logarithm at z (B, D), (B,), in nats."""
+        return standard_normal_log_prob(z)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """n draws, (n, D)."""
+        return torch.randn(n, len(self.origin), generator=generator, device=self.origin.device, dtype=self.origin.dtype)
+
+
+class TwoNormals(StandardNormal):
+    """½ N(−c, I) + ½ N(c, I), with c = (distance/2, 0, …, 0): a base of two humps, for data of two parts."""
+
+    def __init__(self, dims: int, distance: float = 10.0):
+        super().__init__(dims)
+        self.origin[0] = distance / 2  # c itself
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """The density's logarithm at z (B, D), (B,), in nats."""
+        humps = standard_normal_log_prob(z - self.origin), standard_normal_log_prob(z + self.origin)
+        return torch.logaddexp(*humps) - math.log(2)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """n draws, (n, D): of each the hump first, by a fair coin."""
+        side = torch.randint(0, 2, (n, 1), generator=generator, device=self.origin.device)
+        return super().sample(n, generator) + (2 * side - 1) * self.origin
+
+
+class Flow(nn.Module):
+    """A bijection onto latents of a known density, and so a density itself: log p(x) = log p_z(f(x)) + log |det ∂f/∂x|.
+
+    layers: from data to latents; the last one gives vectors (B, D). dims: D. base: p_z, standard normal if left out.
     """
 
-    def __init__(self, layers: Iterable[nn.Module], dims: int):
+    def __init__(self, layers: Iterable[nn.Module], dims: int, base: StandardNormal | None = None):
         super().__init__()
-        self.bijection, self.dims = Stack(layers), dims
+        self.bijection, self.dims, self.base = Stack(layers), dims, base or StandardNormal(dims)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Latents z (B, D) of data x, and log |det ∂z/∂x| (B,)."""
@@ -57,7 +93,7 @@ class Flow(nn.Module):
     def log_prob(self, x: Tensor) -> Tensor:
         """The density's logarithm at x, (B,), in nats."""
         z, log_det = self(x)
-        return standard_normal_log_prob(z) + log_det
+        return self.base.log_prob(z) + log_det
 
     def loss(self, x: Tensor, generator: Generator | None = None) -> dict[str, Tensor]:
         """−log p(x), mean over the batch, in nats; there is no noise to draw."""
@@ -69,13 +105,8 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """n examples f⁻¹(z), z ~ N(0, temperature² I)."""
-        return self.inverse(temperature * self.noise(n, generator))[0]
-
-    def noise(self, n: int, generator: Generator | None = None) -> Tensor:
-        """n draws of N(0, I), (n, D), where the weights are."""
-        weight = next(self.parameters())
-        return torch.randn(n, self.dims, generator=generator, device=weight.device, dtype=weight.dtype)
+        """n examples f⁻¹(temperature · z), z from the base."""
+        return self.inverse(temperature * self.base.sample(n, generator))[0]
 
 
 class UniformDequantizer(nn.Module):
@@ -115,12 +146,18 @@ class VariationalDequantizer(nn.Module):
 class ImageFlow(Flow):
     """A flow over dequantized images y = x + u in [0, 256], and by it a bound on the probability of whole grey values.
 
-    layers: from the logits of the pixels, (B, 1, 28, 28), to latents (B, 784). alpha: margin that keeps the logit away
-    from 0 and 1. Images x are (B, 1, 28, 28), whole numbers from 0 to 255, as floats.
+    layers: from the logits of the pixels, (B, *shape), to latents (B, D). alpha: margin that keeps the logit away from
+    0 and 1. Images x are (B, *shape), whole numbers from 0 to 255, as floats.
     """
 
-    def __init__(self, layers: Iterable[nn.Module], alpha: float, dequantizer: nn.Module | None = None):
-        super().__init__([*pixels_to_logits(alpha), ActNorm(IMAGE), *layers], PIXELS)
+    def __init__(
+        self,
+        layers: Iterable[nn.Module],
+        alpha: float,
+        dequantizer: nn.Module | None = None,
+        shape: tuple[int, ...] = IMAGE,
+    ):
+        super().__init__([*pixels_to_logits(alpha), ActNorm(shape), *layers], math.prod(shape))
         self.dequantizer = dequantizer or UniformDequantizer()
 
     def elbo(self, x: Tensor, generator: Generator | None = None) -> Tensor:
@@ -133,7 +170,7 @@ class ImageFlow(Flow):
 
     def loss(self, x: Tensor, generator: Generator | None = None) -> dict[str, Tensor]:
         """−ELBO, mean over the batch, in bits per dimension."""
-        return {"loss": bits_per_dim(self.elbo(x, generator)).mean()}
+        return {"loss": bits_per_dim(self.elbo(x, generator), self.dims).mean()}
 
     def images(self, z: Tensor) -> Tensor:
         """What is seen of latents z (B, 784): the grey values below f⁻¹(z), divided by 255, (B, 1, 28, 28)."""
@@ -146,7 +183,7 @@ class ImageFlow(Flow):
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
         """n images (n, 1, 28, 28) of whole grey values 0…255 from z ~ N(0, temperature² I)."""
-        return self.grey_values(temperature * self.noise(n, generator))
+        return self.grey_values(temperature * self.base.sample(n, generator))
 
 
 def pixels_to_logits(alpha: float) -> list[nn.Module]:
@@ -197,9 +234,10 @@ def image_couplings(mask: Tensor, count: int, width: int, blocks: int) -> list[n
     ]
 
 
-def flow_2d(couplings: int = 8, hidden: int = 64) -> Flow:
-    """RealNVP for points in the plane."""
-    return Flow(vector_couplings(torch.tensor([1, 0]), couplings, hidden), dims=2)
+def flow_2d(couplings: int = 8, hidden: int = 64, two_humps: bool = False) -> Flow:
+    """RealNVP for points in the plane. two_humps: onto a base of two normals."""
+    base = TwoNormals(2) if two_humps else None
+    return Flow(vector_couplings(torch.tensor([1, 0]), couplings, hidden), dims=2, base=base)
 
 
 def flow_autoregressive(dims: int, layers: int = 4, hidden: int = 256) -> Flow:
@@ -210,6 +248,18 @@ def flow_autoregressive(dims: int, layers: int = 4, hidden: int = 256) -> Flow:
 def flow_fully_connected(couplings: int = 8, hidden: int = 512, alpha: float = 1e-5) -> ImageFlow:
     """RealNVP with fully connected networks and a checkerboard mask."""
     return ImageFlow([Flatten(IMAGE), *vector_couplings(checkerboard(28, 28), couplings, hidden)], alpha)
+
+
+def flow_8x8(autoregressive: bool, alpha: float = 1e-5) -> ImageFlow:
+    """A flow over images of 8 × 8 pixels: four autoregressive layers or eight coupling layers.
+
+    They have about as many weights, those not counted that a mask sets to zero.
+    """
+    if autoregressive:
+        layers = flow_autoregressive(64, layers=4, hidden=256).bijection.layers
+    else:
+        layers = nn.ModuleList(vector_couplings(checkerboard(8, 8), 8, hidden=120))
+    return ImageFlow([Flatten((1, 8, 8)), *layers], alpha, shape=(1, 8, 8))
 
 
 def flow_convolutional(

@@ -30,6 +30,27 @@ def verdict(difference: Tensor | float, tolerance: float) -> str:
 
 
 @torch.no_grad()
+@torch.no_grad()
+def mass(
+    log_prob: Callable[[Tensor], Tensor],
+    low: Sequence[float],
+    high: Sequence[float],
+    nodes: int = 401,
+    where: Callable[[Tensor], Tensor] | None = None,
+) -> float:
+    """The mass that a density of the plane puts on a rectangle, by the trapezium rule with that many nodes a side.
+
+    log_prob: of points (N, 2), float64, in nats. low, high: the rectangle's lower left and upper right corner. where:
+    whether points (N, 2) count, (N,) bool; all do if left out.
+    """
+    sides = [torch.linspace(*ends, nodes, dtype=torch.float64) for ends in zip(low, high, strict=True)]
+    grid = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=2).flatten(0, 1)
+    density = torch.cat([log_prob(part) for part in grid.split(10_000)]).exp()
+    if where is not None:
+        density = density * where(grid)
+    return torch.trapezoid(torch.trapezoid(density.view(nodes, nodes), sides[1]), sides[0]).item()
+
+
 def importance_weighted_bounds(
     model: VAE, x: Tensor, samples: Sequence[int], generator: Generator | None = None
 ) -> Tensor:

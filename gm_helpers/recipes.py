@@ -208,6 +208,9 @@ RECIPES = {
     ),
     "flow-conv-uniform": Recipe("flow", flow_convolutional, {}, data.levels, metrics.flow_bounds, FLOW_CONV_SCHEDULES),
     "flow-2d": Recipe("flow", flow_2d, {}, _as_they_are, metrics.mean_loss, FLOW_2D_SCHEDULES, _moons, "two-moons"),
+    "flow-2d-two-humps": Recipe(
+        "flow", flow_2d, {"two_humps": True}, _as_they_are, metrics.mean_loss, FLOW_2D_SCHEDULES, _moons, "two-moons"
+    ),
     "vae-8bit": Recipe("vae", GreyVAE, {"latent_dim": 40}, data.levels, metrics.bounds, VAE_8BIT_SCHEDULES),
 }
 SHIPPED = [name for name, recipe in RECIPES.items() if recipe.shipped]

@@ -21,6 +21,7 @@ from conftest import processes, seeded
 from scipy.stats import kstest
 from sklearn.datasets import load_digits, make_moons
 from sklearn.neighbors import NearestNeighbors
+from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 from torchvision.datasets import MNIST
 
@@ -696,3 +697,53 @@ def test_points_are_float32_with_the_defaults_of_their_docstring(make, default):
     points = make(7, seeded(1))
     assert (points.shape, points.dtype) == ((7, 2), torch.float32)
     assert torch.equal(points, make(7, seeded(1), **default))
+
+
+def half_circle(moon):
+    """Points along a half circle, π/20,000 apart; moon: 1 the upper, −1 the lower."""
+    angle = math.pi * (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    return moon * torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], dim=1)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.3])
+def test_the_moons_density_is_the_mean_of_normals_along_both_half_circles(noise):
+    points = torch.cat([moons(40, noise), torch.tensor([[0.0, 0.0], [3.0, -2.0]])])
+    along = torch.cat([half_circle(1), half_circle(-1)])
+    log_p = MultivariateNormal(torch.zeros(2).double(), noise**2 * torch.eye(2).double())
+    each = torch.stack([log_p.log_prob(own - along).logsumexp(0) - math.log(len(along)) for own in points.double()])
+    assert_close(data.two_moons_log_prob(points, noise), each, rtol=1e-6, atol=1e-6)
+
+
+def test_the_moons_noise_is_0_05_unless_told_and_their_density_float64_also_of_float32_points():
+    points = data.two_moons(9, seeded(1))
+    assert data.two_moons_log_prob(points).dtype == torch.float64
+    assert torch.equal(data.two_moons_log_prob(points), data.two_moons_log_prob(points, 0.05))
+
+
+def test_the_mean_of_the_moons_ratio_of_densities_is_1_over_their_draws():
+    """E_p[r/p] = 1 for any density r: here one of the same moons, less blurred."""
+    points = moons(50_000, 0.1)
+    weights = (data.two_moons_log_prob(points, 0.08) - data.two_moons_log_prob(points, 0.1)).exp()
+    assert abs(weights.mean() - 1) < 4 * weights.std() / math.sqrt(len(weights))
+
+
+def test_the_distances_to_the_moons_are_those_of_their_nearest_points():
+    points = 4 * torch.rand(300, 2, generator=seeded(0), dtype=torch.float64) - 2
+    nearest = [
+        NearestNeighbors(n_neighbors=1).fit(half_circle(moon).numpy()).kneighbors(points.numpy())[0][:, 0]
+        for moon in (1, -1)
+    ]
+    assert_close(data.distances_to_moons(points), torch.from_numpy(np.stack(nearest, axis=1)), rtol=0, atol=1e-4)
+
+
+def test_off_the_moons_is_what_is_farther_than_five_deviations_from_both():
+    on_a_ray = torch.tensor([[-0.5, 0.75 + 0.249], [-0.5, 0.75 + 0.251], [0.5, -0.75 - 0.249], [0.5, -0.75 - 0.251]])
+    assert data.off_the_moons(on_a_ray).tolist() == [False, True, False, True]
+
+
+def test_averaged_images_are_the_whole_parts_of_means_over_blocks():
+    pixels = torch.randint(0, 256, (3, 1, 28, 28), generator=seeded(0), dtype=torch.uint8)
+    means = pixels.double().reshape(3, 1, 7, 4, 7, 4).mean((3, 5))
+    assert data.averaged(pixels, 7).dtype == torch.uint8
+    assert torch.equal(data.averaged(pixels, 7), means.floor().byte())
+    assert data.averaged(pixels, 8).shape == (3, 1, 8, 8)

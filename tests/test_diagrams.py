@@ -7,7 +7,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
+from drawings import connections, extent, hits, parts, texts, ways
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
 from gm_helpers import diagrams, figures
 from gm_helpers.vae import VAE
@@ -27,10 +28,6 @@ DRAWINGS = {
     "gan": diagrams.gan,
 }
 every_drawing = pytest.mark.parametrize("drawing", DRAWINGS.values(), ids=DRAWINGS)
-
-
-def texts(figure):
-    return [own for own in figure.axes[0].texts if own.get_text()]
 
 
 @every_drawing
@@ -65,13 +62,8 @@ def test_every_text_in_a_box_of_a_drawing_is_narrower_than_its_box(drawing):
 def test_no_arrow_of_a_drawing_runs_through_a_text(drawing):
     figure = drawing()
     figure.canvas.draw()
-    axes = figure.axes[0]
-    for line in axes.lines:
-        corners = axes.transData.transform(line.get_xydata())
-        way = np.concatenate([np.linspace(*ends, 200) for ends in itertools.pairwise(corners)])
-        for text in texts(figure):
-            box = text.get_window_extent()
-            assert not any(box.contains(*point) for point in way), text.get_text()
+    boxes = {own.get_text(): own.get_window_extent() for own in texts(figure)}
+    assert [text for way in ways(figure) for text, box in boxes.items() if hits(way, box)] == []
 
 
 def test_the_sizes_in_the_drawing_are_those_of_the_model_with_twenty_latents():
@@ -97,8 +89,7 @@ def test_an_arrow_goes_through_its_points_and_its_head_ends_at_the_last():
 def test_a_box_has_its_size_about_its_centre_and_its_text_in_the_middle():
     _, axes = diagrams.canvas(4, 3)
     diagrams.box(axes, (2, 1), (1.5, 0.5), "text")
-    box = axes.patches[-1].get_window_extent().transformed(axes.transData.inverted())
-    assert box.extents == pytest.approx([1.25, 0.75, 2.75, 1.25])
+    assert extent(axes, axes.patches[-1]) == pytest.approx([1.25, 0.75, 2.75, 1.25])
     assert axes.texts[0].get_position() == (2, 1)
 
 
@@ -122,41 +113,54 @@ def test_a_picture_lies_upright_in_its_square():
     assert (shown.get_array().data == image).all()
 
 
+def test_a_panel_lies_under_the_canvas_and_has_its_inches_to_a_unit():
+    _, axes = diagrams.canvas(4, 3)
+    panel = diagrams.panel(axes, (1, 0.5), (-1, 0), (1, 4), (0.7, 0.5))
+    corners = panel.transData.transform([(-1, 0), (1, 4), (0, 1)])
+    assert axes.transData.inverted().transform(corners) == pytest.approx(np.array([(1, 0.5), (2.4, 2.5), (1.7, 1)]))
+    assert panel.get_zorder() < axes.get_zorder()
+
+
+def test_a_table_has_its_upper_left_corner_there_and_in_each_square_its_shade_and_its_text():
+    _, axes = diagrams.canvas(4, 3)
+    shades = [[(diagrams.BLUE, 0.5), ("white", 1.0), ("white", 1.0)], 3 * [(diagrams.GREEN, 0.1 * 2)]]
+    diagrams.table(axes, (1, 2), 0.5, shades, np.arange(6).reshape(2, 3))
+    for (i, j), square, text in zip(np.ndindex(2, 3), axes.patches, axes.texts, strict=True):
+        assert extent(axes, square) == pytest.approx([1 + j / 2, 1.5 - i / 2, 1.5 + j / 2, 2 - i / 2])
+        assert square.get_facecolor() == matplotlib.colors.to_rgba(*shades[i][j])
+        assert (text.get_text(), text.get_position()) == (f"{3 * i + j}", (1.25 + j / 2, 1.75 - i / 2))
+
+
+def test_the_first_of_an_image_s_channels_is_at_the_back_on_the_right_and_all_lie_about_their_centre():
+    _, axes = diagrams.canvas(4, 3)
+    diagrams.planes(axes, (2, 1), 0.5, [(diagrams.BLUE, 0.5), (diagrams.GREEN, 0.5), (diagrams.BLACK, 0.5)])
+    extents = np.array([extent(axes, own) for own in axes.patches[1::2]])  # each lies on a white one
+    assert (extents[:2, 0] > extents[1:, 0]).all()
+    assert (extents[:, :2] + extents[:, 2:]).mean(0) / 2 == pytest.approx([2, 1])
+    assert [own.get_facecolor()[3] for own in axes.patches] == [1, 0.5, 1, 0.5, 1, 0.5]
+
+
+def test_a_line_of_a_legend_has_its_square_on_the_left_of_its_text_and_at_its_height():
+    _, axes = diagrams.canvas(4, 3)
+    diagrams.key(axes, (1, 2), (diagrams.BLUE, 0.5), "what it is", "--")
+    [square], [text] = axes.patches, axes.texts
+    assert isinstance(square, Rectangle)
+    left, low, right, high = extent(axes, square)
+    assert (left, (low + high) / 2, square.get_linestyle()) == (1, pytest.approx(2), "--")
+    assert right < text.get_position()[0]
+
+
+def test_a_square_has_its_lower_left_corner_there():
+    _, axes = diagrams.canvas(4, 3)
+    diagrams.square(axes, (1, 2), 0.5, (diagrams.BLUE, 0.5))
+    assert extent(axes, axes.patches[0]) == pytest.approx([1, 2, 1.5, 2.5])
+
+
 def test_a_note_is_smaller_than_what_stands_in_a_box():
     _, axes = diagrams.canvas(4, 3)
     diagrams.note(axes, (1, 1), "note")
     diagrams.box(axes, (2, 2), (1, 1), "text")
     assert axes.texts[0].get_fontsize() < axes.texts[1].get_fontsize()
-
-
-def parts(axes):
-    """Where the drawing's parts are, (x0, y0, x1, y1) in inches, by the text in their middle; both images by number."""
-    shapes = [own for own in axes.patches if isinstance(own, FancyBboxPatch | Polygon)]
-    extents = [own.get_window_extent().transformed(axes.transData.inverted()).extents for own in shapes]
-    middles = {own.get_position(): own.get_text().split("\n")[0] for own in texts(axes.figure)}
-    found = {f"image {i}": np.array(own.get_extent())[[0, 2, 1, 3]] for i, own in enumerate(axes.images)}
-    for own in extents:
-        middle = (own[:2] + own[2:]) / 2
-        found |= {text: own for at, text in middles.items() if np.abs(middle - at).max() < 1e-6}
-    return found
-
-
-def connections(axes):
-    """From which part to which each arrow leads, by what stands in the part."""
-    places = parts(axes)
-
-    def nearest(point):
-        def distance(name):
-            low, high = places[name][:2], places[name][2:]
-            return np.linalg.norm(np.clip(point, low, high) - point)
-
-        return min(places, key=distance)
-
-    def ends(line):
-        way = line.get_xydata()
-        return nearest(way[0]), nearest(way[-1] + 0.1 * (way[-1] - way[-2]) / np.linalg.norm(way[-1] - way[-2]))
-
-    return [ends(line) for line in axes.lines]
 
 
 def test_the_arrows_of_the_vae_s_drawing_lead_from_each_part_to_those_that_use_it():
@@ -241,8 +245,7 @@ def test_each_loss_of_the_gan_s_drawing_has_the_colour_of_the_player_that_it_mov
     colours = {}
     for name, own in parts(axes).items():
         for shape in axes.patches:
-            extents = shape.get_window_extent().transformed(axes.transData.inverted()).extents
-            if isinstance(shape, FancyBboxPatch | Polygon) and np.allclose(extents, own):
+            if isinstance(shape, FancyBboxPatch | Polygon) and np.allclose(extent(axes, shape), own):
                 colours[name] = shape.get_edgecolor()
     assert colours["discriminator"] == colours[D_LOSS] == rgba("BLUE")
     assert colours["generator"] == colours[G_LOSS] == rgba("ORANGE")

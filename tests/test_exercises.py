@@ -18,12 +18,22 @@ import scipy
 import sympy
 import torch
 import torch.nn.functional as F
+import zoo_flows
 import zoo_vae
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from gm_helpers import batch, exercises, figures, metrics, sources
-from gm_helpers.exercises import checking, conclusion, vae_bound, vae_model
+from gm_helpers.exercises import (
+    checking,
+    conclusion,
+    flow_base,
+    flow_density,
+    flow_layers,
+    flow_noise,
+    vae_bound,
+    vae_model,
+)
 from gm_helpers.exercises import gan as game
 from gm_helpers.exercises.checking import EXERCISES, Mistake, Verdict, Wrong
 from gm_helpers.exercises.isolation import TimeUp, foreign, stopped_after, unnoticed
@@ -34,7 +44,7 @@ from gm_helpers.files import UsageError
 @pytest.fixture(autouse=True)
 def fixed_cases(monkeypatch):
     monkeypatch.setattr(checking, "rng", lambda: np.random.default_rng(0))
-    for module in (game, conclusion, vae_bound, vae_model):
+    for module in (game, conclusion, flow_base, flow_density, flow_layers, flow_noise, vae_bound, vae_model):
         monkeypatch.setattr(module, "rng", lambda: np.random.default_rng(0))
     yield
     for own in EXERCISES.values():
@@ -289,6 +299,7 @@ RIGHT = zoo_vae.RIGHT | {
     "smoothed_gradient": [by_draws, by_quad],
     "wasserstein_line": [by_linear_programme, one_by_one],
     "frechet_floor": [lambda at: [at * 2, at * 0.5], lambda at: torch.tensor([2.05, 0.48]) * at],
+    **zoo_flows.RIGHT,
     "fair_claims": [[False, True, False], (np.False_, np.True_, np.False_)],
     "one_scale": [bits_by_loops, bits_by_scipy],
     "beats_histogram": [
@@ -399,6 +410,7 @@ WRONG = zoo_vae.WRONG | {
         (lambda at: (4 * at, at / 4), "1/n²"),
         (lambda at: (2.3 * at, at / 2), "your answer is"),
     ],
+    **zoo_flows.WRONG,
     "fair_claims": [
         ((True, True, False), "claim 1: .*slack"),
         ((False, False, False), "claim 2: .*exact"),
@@ -480,13 +492,17 @@ def test_every_exercise_has_its_zoo():
     assert min(len(own) for own in WRONG.values()) >= 3
 
 
-KNOWN = zoo_vae.KNOWN | {
-    "spiral_radius": game.SPIRAL_MISTAKES,
-    "game_step": game.STEP_MISTAKES,
-    "smoothed_gradient": game.SLOPE_MISTAKES,
-    "frechet_floor": game.FLOOR_MISTAKES,
-    "one_scale": conclusion.ONE_SCALE_MISTAKES,
-}
+KNOWN = (
+    zoo_vae.KNOWN
+    | zoo_flows.KNOWN
+    | {
+        "spiral_radius": game.SPIRAL_MISTAKES,
+        "game_step": game.STEP_MISTAKES,
+        "smoothed_gradient": game.SLOPE_MISTAKES,
+        "frechet_floor": game.FLOOR_MISTAKES,
+        "one_scale": conclusion.ONE_SCALE_MISTAKES,
+    }
+)
 
 
 @pytest.mark.parametrize(("name", "mistake"), zoo(KNOWN))

@@ -6,11 +6,19 @@ import torch
 from conftest import independent_flow, independent_log_probabilities, jacobian, normal, randomized, seeded, uniform
 from conftest import random_grey_images as grey
 from scipy.stats import kstest
-from torch.distributions import AffineTransform, MultivariateNormal, Normal, SigmoidTransform, TransformedDistribution
+from torch.distributions import (
+    AffineTransform,
+    Categorical,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    SigmoidTransform,
+    TransformedDistribution,
+)
 from torch.testing import assert_close
 
 from gm_helpers import flows
-from gm_helpers.bijections import ActNorm, Affine, AffineCoupling, Reverse, Split, Squeeze, Stack
+from gm_helpers.bijections import ActNorm, Affine, AffineCoupling, AutoregressiveLayer, Reverse, Split, Squeeze, Stack
 from gm_helpers.flows import Flow, UniformDequantizer, VariationalDequantizer, flow_2d, flow_autoregressive
 from gm_helpers.metrics import mean_and_standard_error
 
@@ -136,6 +144,60 @@ def test_two_couplings_begin_as_the_identity_and_change_every_value_once_they_ha
 def test_the_standard_normal_s_density_agrees_with_torch_distributions():
     z = normal(5, 2, 3)
     assert_close(flows.standard_normal_log_prob(z), Normal(0.0, 1.0).log_prob(z).sum((1, 2)))
+
+
+@pytest.mark.parametrize("base", [flows.StandardNormal(3), flows.TwoNormals(3, distance=5.0)], ids=["one", "two"])
+def test_a_base_has_the_density_of_torch_s_and_draws_from_it(base):
+    base, z = base.double(), 2 * normal(2000, 3)
+    centre = torch.zeros(3).double()
+    centre[0] = 2.5 if isinstance(base, flows.TwoNormals) else 0
+    parts = MultivariateNormal(torch.stack([-centre, centre]), torch.eye(3).double())
+    law = MixtureSameFamily(Categorical(torch.ones(2).double()), parts)
+    assert_close(base.log_prob(z), law.log_prob(z))
+    draws = base.sample(4000, seeded(0))
+    assert (draws.shape, draws.dtype) == ((4000, 3), torch.float64)
+    first = parts.mean[:, :1]
+    assert (
+        kstest(draws[:, 0].numpy(), lambda x: Normal(first, 1.0).cdf(torch.from_numpy(x)).mean(0).numpy()).pvalue > 0.01
+    )
+    assert kstest(draws[:, 1:].flatten().numpy(), "norm").pvalue > 0.01
+    assert torch.equal(base.sample(9, seeded(1)), base.sample(9, seeded(1)))
+
+
+def test_two_normals_stand_ten_deviations_apart_along_the_first_coordinate_and_are_drawn_as_often():
+    side = flows.TwoNormals(2).sample(4000, seeded(0))
+    assert ((side[:, 0].abs() - 5).abs() < 5).all()
+    assert abs((side[:, 0] > 0).double().mean() - 0.5) < 4 * 0.5 / math.sqrt(4000)
+
+
+def test_a_flow_onto_another_base_has_its_density_and_its_samples_and_keeps_no_more_weights():
+    base = flows.TwoNormals(2)
+    flow = Flow([Affine(0.5, 1.0)], 2, base)
+    x = normal(5, 2).float()
+    assert_close(flow.log_prob(x), base.log_prob(0.5 * x + 1) + 2 * math.log(0.5))
+    assert_close(flow.sample(7, seeded(0)), (base.sample(7, seeded(0)) - 1) / 0.5)
+    assert flow_2d(two_humps=True).state_dict().keys() == flow_2d().state_dict().keys()
+    assert type(flow_2d(two_humps=True).base) is flows.TwoNormals
+    assert type(flow_2d().base) is flows.StandardNormal
+
+
+def test_a_base_goes_where_its_flow_goes():
+    flow = flow_2d(two_humps=True).double()
+    assert flow.sample(3, seeded(0)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("autoregressive", [True, False])
+def test_a_flow_over_small_images_scores_bits_for_each_of_its_64_pixels(autoregressive):
+    flow = randomized(flows.flow_8x8(autoregressive))
+    x = torch.randint(0, 256, (5, 1, 8, 8), generator=seeded(0)).double()
+    u = torch.rand(x.shape, generator=seeded(1), dtype=torch.float64)
+    z, log_det = flow(x + u)
+    assert z.shape == (5, 64)
+    assert_close(log_det[0], torch.linalg.slogdet(jacobian(flow, (x + u)[0])).logabsdet)
+    bits = -(Normal(0.0, 1.0).log_prob(z).sum(1) + log_det) / (64 * math.log(2))
+    assert_close(flow.loss(x, seeded(1))["loss"], bits.mean())
+    kinds = {type(own) for own in flow.modules()} & {AffineCoupling, AutoregressiveLayer}
+    assert kinds == ({AutoregressiveLayer} if autoregressive else {AffineCoupling})
 
 
 def test_bits_per_dim_are_those_of_information_theory():

@@ -21,9 +21,10 @@ from conftest import (
 from scipy.linalg import sqrtm
 from scipy.special import softmax
 from scipy.stats import entropy
+from scipy.stats import multivariate_normal as scipy_normal
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
-from torch.distributions import Normal
+from torch.distributions import MultivariateNormal, Normal
 from torch.testing import assert_close
 
 from gm_helpers import metrics
@@ -58,6 +59,23 @@ def test_mean_and_standard_error_agree_with_numpy():
 )
 def test_verdict_accepts_only_what_lies_within_the_tolerance(difference, sentence):
     assert metrics.verdict(difference, 2 / 3) == sentence
+
+
+def test_the_mass_on_a_rectangle_agrees_with_scipy_s_and_of_all_the_plane_is_1():
+    law = MultivariateNormal(torch.tensor([0.3, -0.2]).double(), torch.tensor([[1.0, 0.5], [0.5, 2.0]]).double())
+    theirs = scipy_normal(law.mean.numpy(), law.covariance_matrix.numpy())
+    assert metrics.mass(law.log_prob, (-12, -14), (12, 14)) == pytest.approx(1, abs=1e-6)
+    inside = theirs.cdf([1.0, 2.0], lower_limit=[-0.5, 0.5])
+    assert metrics.mass(law.log_prob, (-0.5, 0.5), (1.0, 2.0)) == pytest.approx(inside, abs=1e-5)
+
+
+def test_the_mass_counts_only_where_it_is_told_and_is_the_finer_the_more_nodes():
+    law = MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
+    right = metrics.mass(law.log_prob, (-8, -8), (8, 8), 801, lambda x: x.norm(dim=1) > 1)
+    assert right == pytest.approx(math.exp(-0.5), abs=1e-3)  # of a radius beyond 1
+    seen = []
+    metrics.mass(lambda x: seen.append(len(x)) or law.log_prob(x), (0, 0), (1, 1), 7)
+    assert sum(seen) == 49
 
 
 # ---------------------------------------------------------------- the two bounds by importance weighting

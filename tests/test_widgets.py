@@ -371,6 +371,18 @@ def test_a_temperature_multiplies_the_codes_of_every_model_exactly(asked, factor
     assert reading == f"T = {factor:.2f}"
 
 
+def test_the_rows_of_the_temperature_have_their_labels_in_the_still_picture_as_in_the_live_one(shown):
+    WIDGETS["temperature"]()
+    still, live = (
+        np.asarray(Image.open(io.BytesIO(own)).convert("L"))
+        for own in (shown[0].content["image/png"], only().picture.value)
+    )
+    assert (still == live).all()
+    beside = live[:, : -4 * 56]  # on the left of four digits
+    assert [(own < 128).any() for own in np.split(beside, 2)] == [True, True]
+    assert (np.split(beside, 2)[0] != np.split(beside, 2)[1]).any()
+
+
 # ---------------------------------------------------------------- what holds for all
 
 

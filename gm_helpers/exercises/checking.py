@@ -95,7 +95,7 @@ def exercise(
 def _judge(check: Callable[[Any], str], answer: Any, seconds: float) -> Verdict:
     try:
         with stopped_after(seconds), unnoticed():
-            return UNTOUCHED if _is_open(answer) else _verdict("right", check(answer))
+            return UNTOUCHED if is_open(answer) else _verdict("right", check(answer))
     except Wrong as wrong:
         return _verdict("wrong", str(wrong))
     except Open as reason:
@@ -120,7 +120,7 @@ def _verdict(status: str, message: str) -> Verdict:
     return Verdict(status, "\n".join(sentence(own) for own in message.split("\n")))
 
 
-def _is_open(answer: Any) -> bool:
+def is_open(answer: Any) -> bool:
     """Whether nothing was filled in: `...`, None, or a function without a body."""
     if answer is None or answer is ...:
         return True
