@@ -30,7 +30,6 @@ def verdict(difference: Tensor | float, tolerance: float) -> str:
 
 
 @torch.no_grad()
-@torch.no_grad()
 def mass(
     log_prob: Callable[[Tensor], Tensor],
     low: Sequence[float],
@@ -51,6 +50,7 @@ def mass(
     return torch.trapezoid(torch.trapezoid(density.view(nodes, nodes), sides[1]), sides[0]).item()
 
 
+@torch.no_grad()
 def importance_weighted_bounds(
     model: VAE, x: Tensor, samples: Sequence[int], generator: Generator | None = None
 ) -> Tensor:

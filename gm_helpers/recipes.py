@@ -230,7 +230,8 @@ STUDIES = {
     "gan-race": _study(50, 50, 50, batch_size=128, learning_rate=2e-4, betas=(0.5, 0.999)),
     "gan-ring": _study(24, 744, 4_992, batch_size=4 * 128, learning_rate=1e-3, betas=(0.5, 0.9)),
     "wgan-ring": _study(24, 408, 4_992, batch_size=4 * 128, learning_rate=1e-3, betas=(0.0, 0.9)),
-    "flow-8x8": _study(20, 600, 10_000, batch_size=128, learning_rate=1e-3, decay=True),
+    "flow-humps": _study(20, 600, 3_000, batch_size=256, learning_rate=3e-3, decay=True),
+    "flow-8x8": _study(20, 300, 10_000, batch_size=128, learning_rate=1e-3, decay=True),
 }
 
 

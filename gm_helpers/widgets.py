@@ -245,7 +245,7 @@ def stretched_density(figure_dir: str = "") -> None:
         for axis, (name, everywhere, curve, at, height) in zip(axes[1:], parts, strict=True):
             axis.plot(everywhere, curve)
             axis.fill_between(at, height, color=figures.COLOURS[1], alpha=0.4, linewidth=0)
-            axis.set(xlabel=f"${name}$", ylabel=f"$p({name})$", ylim=(0, 0.45))
+            axis.set(xlabel=f"${name}$", ylabel="$p(x)$" if name == "x" else "$p_z(z)$", ylim=(0, 0.45))
         axes[1].set(xlim=(-12, 12))
         return (
             figure,
@@ -285,13 +285,14 @@ def warped_plane(flow: Flow, points: Tensor, figure_dir: str = "", name: str = "
     def draw(depth: float) -> Drawing:
         before = min(int(depth), last - 1)
         own = torch.lerp(stages[before], stages[before + 1], depth - before).cpu().numpy()
-        figure, [axis] = panels(1, 4.5, 4.5)
+        figure, [axis] = panels(1, 4.5, 4.8, top=0.4)
         axis.scatter(own[: len(points), 0], own[: len(points), 1], s=2, c=points[:, 0].cpu().numpy(), zorder=2)
         axis.add_collection(
             LineCollection([*own[len(points) :].reshape(lines.shape)], colors="#777777", linewidths=0.5)
         )
         axis.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xlabel="$h_1$", ylabel="$h_2$")
         whole = int(depth)
+        axis.set_title(f"after {depth:g} layers")
         way = "" if whole == depth else f", on the way to layer {whole + 1}"
         mean = log_dets[whole].mean().item()
         return figure, f"after layer {whole}{way}: mean log-determinant of {whole} layers {mean:.3f} nats"

@@ -733,6 +733,7 @@ class Hollow:
 
 @pytest.mark.parametrize("answer", [..., None, stub, passing, lambda eta, n: ..., lambda eta, n: None])
 def test_what_is_not_filled_in_is_open(answer):
+    assert checking.is_open(answer)
     assert exercises.spiral_radius(answer) == Verdict("open", "Nothing is filled in yet.")
 
 
