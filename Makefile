@@ -28,7 +28,7 @@ export GM_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures $(NAMES:%=figures-%) test test-all check lint lab notebooks html assignments weights bench clean
+.PHONY: help setup figures $(NAMES:%=figures-%) test test-all check lint lab notebooks html site assignments weights bench clean
 
 help:       ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+: *.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ test: lint ## lint, tests, and every notebook run again and compared with what i
 	$(TESTS) -m "not rare" --durations=15
 	$(NBVAL) --durations=5 $(CHAPTERS) $(SOLUTIONS)
 
-test-all: lint .venv-graders/.installed ## the same, and the tests that are slow and rarely fail; says at the end what was skipped, and why
+test-all: lint .venv-graders/.installed .venv-site/.installed ## the same, and the tests that are slow and rarely fail; says at the end what was skipped, and why
 	$(NBVAL) $(CHAPTERS) $(SOLUTIONS)
 	$(TESTS)
 
@@ -77,6 +77,12 @@ html: $(STAMP) ## export the notebooks, or others as BOOKS, as pages that need n
 	$(PYTHON) -m nbconvert --to html --template export --TemplateExporter.extra_template_basedirs=site \
 	    --output-dir=build/html $(BOOKS)
 
+site: .venv-site/.installed ## make the course a site that needs no server: _site/index.html
+	.venv-site/bin/python site/gather.py build/site
+	.venv-site/bin/python -m sphinx -b html -W --keep-going -q build/site build/pages/site
+	@mkdir -p _site
+	cp -R build/pages/site/. _site
+
 assignments: $(STAMP) .venv-graders/.installed ## write the exercises for nbgrader and otter-grader into build/, and install both
 	$(PYTHON) -m gm_helpers assignments --out build
 
@@ -86,10 +92,11 @@ weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, hours on
 bench: .venv-bench/.installed ## time training beside the loops and libraries that people use
 	.venv-bench/bin/python benchmarks/speed.py
 
-# Environments of their own for the other libraries and for the graders, which see the course's packages too.
+# Environments of their own for the other libraries, the graders and the site, which see the course's packages too.
 .venv-bench/.installed: benchmarks/requirements.txt
 .venv-graders/.installed: graders/requirements.txt
-.venv-bench/.installed .venv-graders/.installed: $(STAMP)
+.venv-site/.installed: site/requirements.txt
+.venv-bench/.installed .venv-graders/.installed .venv-site/.installed: $(STAMP)
 	@$(PYTHON) -m venv $(@D)
 	@$(PYTHON) -c 'import sysconfig; print("import site; site.addsitedir(%a)" % sysconfig.get_path("purelib"))' \
 	    > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/course.pth"
@@ -98,7 +105,7 @@ bench: .venv-bench/.installed ## time training beside the loops and libraries th
 	@touch $@
 
 clean:      ## remove the environments and the tools' caches; figures and trained models stay
-	rm -rf .venv .venv-bench .venv-graders gm_helpers.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-bench .venv-graders .venv-site gm_helpers.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(STAMP): requirements.txt constraints.txt pyproject.toml
 	@python=; for name in $(PYTHONS); do \

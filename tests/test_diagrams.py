@@ -119,6 +119,7 @@ def test_a_panel_lies_under_the_canvas_and_has_its_inches_to_a_unit():
     corners = panel.transData.transform([(-1, 0), (1, 4), (0, 1)])
     assert axes.transData.inverted().transform(corners) == pytest.approx(np.array([(1, 0.5), (2.4, 2.5), (1.7, 1)]))
     assert panel.get_zorder() < axes.get_zorder()
+    assert not any(own.get_visible() for own in (*panel.get_xgridlines(), *panel.get_ygridlines()))
 
 
 def test_a_table_has_its_upper_left_corner_there_and_in_each_square_its_shade_and_its_text():

@@ -151,6 +151,35 @@ def test_boxes_lie_beside_each_other_and_hold_each_sample_once():
     torch.testing.assert_close((boxes[:, 1] - boxes[:, 0]).prod(1).sum(), whole)
 
 
+def test_boxes_reach_far_beyond_the_samples_on_every_side():
+    samples = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    least, most = samples.amin(0), samples.amax(0)
+    boxes = flow_base._boxes(samples)
+    torch.testing.assert_close(boxes[0, 0], least - 2 * (most - least))
+    torch.testing.assert_close(boxes[-1, 1], most + 2 * (most - least))
+
+
+@pytest.mark.parametrize("negative", [True, False])
+def test_random_matrices_can_be_inverted_in_float32_and_their_determinant_has_the_sign_that_is_asked_for(negative):
+    random = np.random.default_rng(0)
+    own = torch.stack([flow_layers._matrix(random, 4, negative) for _ in range(50)])
+    assert torch.linalg.cond(own).max() < 20
+    assert ((own.det() < 0) == negative).all()
+    assert (own.det().abs().log().abs() > 0.2).all()
+
+
+def test_a_convolution_is_tried_with_determinants_of_either_sign_most_of_them_negative():
+    seen = {}
+
+    class Watched(zoo_flows.ByConvolution):
+        def __init__(self, matrix):
+            super().__init__(matrix)
+            seen[tuple(matrix.flatten().tolist())] = matrix.det().item() < 0
+
+    assert exercises.invertible_1x1(Watched).status == "right"
+    assert len(seen) / 2 < sum(seen.values()) < len(seen)
+
+
 @pytest.mark.parametrize(("distance", "count"), [(0, 1), (3.2, 1), (3.6, 2), (8, 2)])
 def test_two_normals_have_two_humps_once_the_valley_is_half_as_deep(distance, count):
     """With deviation 1 the valley has half the height of the humps at the distance 3.37."""

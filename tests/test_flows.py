@@ -200,6 +200,14 @@ def test_a_flow_over_small_images_scores_bits_for_each_of_its_64_pixels(autoregr
     assert kinds == ({AutoregressiveLayer} if autoregressive else {AffineCoupling})
 
 
+@pytest.mark.parametrize("autoregressive", [True, False])
+def test_the_margin_of_a_flow_over_small_images_is_1e_5_unless_told(autoregressive):
+    ends = torch.tensor([0.0, 256.0], dtype=torch.float64)[:, None]
+    for alpha, flow in ((1e-5, flows.flow_8x8(autoregressive)), (0.05, flows.flow_8x8(autoregressive, alpha=0.05))):
+        inside, _ = Stack(flow.bijection.layers[:2])(ends)
+        assert_close(inside.flatten(), torch.tensor([alpha, 1 - alpha], dtype=torch.float64))
+
+
 def test_bits_per_dim_are_those_of_information_theory():
     eighth = torch.tensor([3 * math.log(1 / 8)], dtype=torch.float64)  # three values, each of 8 as likely
     assert flows.bits_per_dim(eighth, 3).item() == pytest.approx(3)

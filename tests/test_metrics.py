@@ -78,6 +78,12 @@ def test_the_mass_counts_only_where_it_is_told_and_is_the_finer_the_more_nodes()
     assert sum(seen) == 49
 
 
+def test_the_mass_is_a_float_and_asks_for_no_gradients():
+    law, kept = MultivariateNormal(torch.zeros(2).double().requires_grad_(), torch.eye(2).double()), []
+    assert type(metrics.mass(lambda x: kept.append(law.log_prob(x)) or kept[-1], (0, 0), (1, 1), 7)) is float
+    assert [own.requires_grad for own in kept] == [False]
+
+
 # ---------------------------------------------------------------- the two bounds by importance weighting
 
 

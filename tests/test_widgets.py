@@ -233,6 +233,7 @@ def test_a_stretched_density_is_the_normal_one_times_the_slope_of_its_map():
     widgets.stretched_density()
     left, right, base = axes(steepness=3.0, centre=0.5, start=0.0)
     assert [own.get_xlabel() for own in (left, right, base)] == ["$x$", "$x$", "$z$"]
+    assert [own.get_ylabel() for own in (left, right, base)] == ["$z = f(x)$", "$p(x)$", "$p_z(z)$"]
     assert left.get_xlim() == right.get_xlim() == (-12, 12)
     at, density = base.lines[0].get_data()
     assert density == pytest.approx(scipy.stats.norm.pdf(at))
@@ -289,6 +290,15 @@ def test_between_two_layers_points_and_grid_go_straight_and_the_reading_says_so(
     grids = ([torch.as_tensor(line) for line in own.collections[1].get_segments()] for own in (before, axis))
     for at, moved in [(POINTS, points), *zip(*grids, strict=True)]:
         assert_close(moved, torch.lerp(after(2, at), after(3, at), 0.25).detach())
+
+
+@pytest.mark.parametrize(("depth", "title"), [(0, "after 0 layers"), (2.25, "after 2.25 layers")])
+def test_over_a_warped_plane_stands_after_how_many_layers_it_is_and_nothing_is_cut_off(depth, title):
+    WIDGETS["warped_plane"]()
+    [axis] = axes(depth=depth)
+    assert axis.get_title() == title
+    axis.figure.canvas.draw()
+    assert axis.title.get_window_extent().y1 < axis.figure.bbox.y1
 
 
 def test_the_depth_can_be_played_from_the_first_layer_to_the_last():

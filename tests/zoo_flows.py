@@ -182,6 +182,12 @@ def noise_at_the_edge(n, generator):
     return u.clamp(0, 1), log_q
 
 
+def noise_elsewhere(n, generator, mean):
+    """Draws of another normal, with the log-density of the best one: a density, but not theirs."""
+    u, _ = noise_by_inverse(n, generator, mean=mean)
+    return u, Normal(-6.525, 0.954).log_prob(logit_of(u)) + log_slope(u) + 0.235493 * math.log(2)
+
+
 def noise_on_a_grid(n, generator):
     low, high = Normal(-6.525, 0.954).cdf(logit_of(torch.tensor([0, 1]).double()))
     a = Normal(-6.525, 0.954).icdf(low + (high - low) * (torch.arange(n).double() + 0.5) / n)
@@ -330,17 +336,20 @@ def pieces_by_numpy(x, widths, heights):
     return z, np.log(slopes).sum(1)
 
 
-def pieces(z=None, log_det=None, bins=0, left=0, below=0):
-    """Right but for a part that is another, from the bin's w, h and slope, and for what is off by so many bins."""
+def pieces(z=None, log_det=None, bins=0, left=0, below=0, steep=0, start=1, end=1):
+    """Right but for a part that is another, from the bin's w and h, and for what is off by so many bins.
+
+    steep: as bins, but of log_det alone. start, end: what the heights below and the bin's left end are multiplied by.
+    """
 
     def answer(x, widths, heights):
         a, b = (F.pad(own.cumsum(1), (1, 0)) for own in (widths, heights))
         k = (x[:, :, None] >= a[:, 1:-1]).sum(2)
         d = torch.arange(x.shape[1])
-        own = (k + bins).clamp(0, widths.shape[1] - 1)
-        w, h = widths[d, own], heights[d, own]
-        value = b[d, k + below] + (z or (lambda w, h, t: h / w * t))(w, h, x - a[d, k + left])
-        return value, (log_det or (lambda w, h: (h / w).log().sum(1)))(w, h)
+        own, other = ((k + off).clamp(0, widths.shape[1] - 1) for off in (bins, bins + steep))
+        low, begin = (table[d, (k + off).clamp(min=0)] for table, off in ((b, below), (a, left)))
+        value = start * low + (z or (lambda w, h, t: h / w * t))(widths[d, own], heights[d, own], x - end * begin)
+        return value, (log_det or (lambda w, h: (h / w).log().sum(1)))(widths[d, other], heights[d, other])
 
     return answer
 
@@ -534,7 +543,9 @@ RIGHT = {
         Narrow(),
         Strip(),
         Heavy(),
+        Humps(weights=(0.97, 0.03)),
         humps(),
+        humps(log_prob=lambda z: Humps().log_prob(z).tolist()),
         flows.TwoNormals(2),
     ],
 }
@@ -544,18 +555,27 @@ WRONG = {
         (lambda x: by_two_terms(x, slope=lambda x: np.log(-1 / x)), "a logarithm of a negative"),
         (by_signed_slope, "a logarithm of a negative"),
         (lambda x: torch.log(-1 / x), "is .nan.*\na logarithm of a negative"),
-        (lambda x: by_two_terms(x, at=lambda x: x), "at the latent of x"),
+        (lambda x: by_two_terms(x, at=lambda x: x), "at the latent of x, and not at x.$"),
+        (lambda x: by_two_terms(x, at=lambda x: x, slope=lambda x: 0 * x), "at x; and where is the determinant"),
+        (lambda x: by_two_terms(x, at=lambda x: x, slope=np.log), "at x; and the determinant is upside down"),
         (lambda x: by_two_terms(x, slope=lambda x: 0 * x), "where is the determinant"),
         (lambda x: by_two_terms(x, slope=lambda x: -1 / x), "enters as a length"),
         (lambda x: by_two_terms(x, slope=lambda x: 1 / x), "by its logarithm"),
         (lambda x: by_two_terms(x, at=lambda x: np.exp(-x), slope=lambda x: -x), "f leads from x to z"),
+        (lambda x: by_two_terms(x, at=lambda x: np.exp(-x)), "f leads from x to z"),
+        (lambda x: by_two_terms(x, slope=lambda x: -x), "a function of, x or z"),
+        (lambda x: by_two_terms(x, slope=lambda x: -2 * np.log(x)), "there twice"),
+        (lambda x: -np.exp(by_two_terms(x)), "enters as a length"),
         (lambda x: np.exp(by_two_terms(x)), "that is the density"),
         (lambda x: by_two_terms(x) / np.log(2), "those are bits"),
+        (lambda x: by_two_terms(x) / np.log(10), "the natural logarithm"),
         (lambda x: -by_two_terms(x), "the sign"),
         (lambda x: by_two_terms(x) + HALF_LOG_2PI, "has a constant"),
-        (lambda x: by_transforms(x).sum(), "the shape"),
+        (lambda x: by_two_terms(x) - HALF_LOG_2PI, "2π, or its root"),
+        (lambda x: by_two_terms(x) - np.log(x.numpy()) ** 2 / 2, "where is its ½"),
+        (lambda x: by_transforms(x).sum(), "of the shape .2,.$"),
         (lambda x: by_transforms(x)[:, None], "the shape"),
-        (lambda x: 1.001 * by_transforms(x), "should be"),
+        (lambda x: 1.0005 * by_transforms(x), "should be"),
         (lambda x: by_transforms(x.clamp(min=0.01)), "should be"),
         (lambda x: by_transforms(x) + 5 * ((x > 60) & (x < 900)), "integrates to"),
     ],
@@ -564,14 +584,24 @@ WRONG = {
         ((0.5, False, 1.683, False), "by how many"),
         ((0, False, 1.683, False), "keeps its sign"),
         ((2.909, False, 1.683, False), "the example"),
+        ((1.5, False, 1.683, False), "counts 0"),
         ((1, True, 1.683, False), "whether x² is a flow.*\n.*mean.* number of preimages"),
         ((1, False, 2, False), "no x at all"),
         ((1, False, 1, False), "another place"),
         ((1, False, 0.84, False), "by how many x is each"),
+        ((1, False, 0.32, False), "the other side of the fold"),
+        ((1, False, 0.16, False), "are .not. reached"),
+        ((1, False, 0.68, False), "an end on the other side"),
+        ((1, False, 1.37, False), "an end on the other side"),
+        ((1, False, 0.5, False), "the least z"),
+        ((1, False, 1.84, False), "counts 0"),
+        ((1, False, 0, False), "keeps its sign"),
+        ((1, False, 2.91, False), "the example"),
         ((1, False, 1.683, True), "the latent −2"),
         ((1, False, 1.7, False), "^For .x. − 1: your integral is 1.7.$"),
         ((1, False, 1.65, False), "your integral"),
         ((1, 0, 1.683, 0), "should be True or False"),
+        ((1, torch.tensor([False, False]), 1.683, False), "should be True or False"),
         ((True, False, 1.683, False), "real numbers"),
         ((1, False, 1.683), "should be four things"),
         ("1 no 1.68 no", "should be four things"),
@@ -586,24 +616,47 @@ WRONG = {
         (bits(inside=lambda d, margin: math.log(1 - 2 * margin)), "margin's constant"),
         (bits(inside=lambda d, margin: -d * math.log(1 - 2 * margin)), "the sign of the margin's"),
         (bits(inside=lambda d, margin: 0), "the margin's own slope"),
+        (bits(inside=lambda d, margin: d * math.log(1 - margin)), "on both sides"),
+        (lambda log_prob, logits, levels, margin: bits()(log_prob, logits, levels, 0.05), "should be"),
         (bits(scale=lambda d, levels: 0), "an interval of which length"),
+        (bits(scale=lambda d, levels: d * math.log(levels)), "an interval of which length"),
         (bits(logit=lambda w, margin: 0), "has no term"),
         (bits(logit=lambda w, margin: (w * (1 - w)).log().sum()), "the sign of the logit's"),
         (bits(logit=lambda w, margin: -w.log().sum()), "two factors"),
+        (bits(logit=lambda w, margin: -(1 - w).log().sum()), "two factors"),
         (bits(logit=lambda w, m: -((w - m) / (1 - 2 * m) * (1 - (w - m) / (1 - 2 * m))).log().sum()), "v or w"),
         (bits(logit=lambda w, margin: -(w * (1 - w)).log().mean()), "and should be"),
-        (bits(last=lambda total, d: -total / d), "those are nats"),
+        (bits(last=lambda total, d: -total / d), "those are nats.$"),
+        (bits(last=lambda total, d: -total), "of the whole image"),
         (bits(last=lambda total, d: -total / math.log(2)), "of how many"),
         (bits(last=lambda total, d: total / d / math.log(2)), "fewer bits"),
+        (lambda log_prob, logits, *rest: bits()(log_prob * len(logits), logits, *rest), "of the whole vector already"),
+        (lambda log_prob, logits, *rest: bits()(log_prob / len(logits), logits, *rest), "divided by D twice"),
+        (
+            bits(
+                scale=lambda d, levels: d * math.log(levels),
+                inside=lambda d, margin: -d * math.log(1 - 2 * margin),
+                logit=lambda w, margin: (w * (1 - w)).log().sum(),
+            ),
+            "the signs",
+        ),
+        (
+            bits(
+                scale=lambda d, levels: -math.log(levels),
+                inside=lambda d, margin: math.log(1 - 2 * margin),
+                logit=lambda w, margin: -(w * (1 - w)).log().mean(),
+            ),
+            "averaged, and then",
+        ),
         (bits_without_sigmoid, "lie on the whole line"),
         (lambda *own: -own[0] / len(own[1]) / math.log(2), "where are the three maps"),
-        (lambda *own: 1.001 * bits()(*own), "should be"),
+        (lambda *own: 1.0005 * bits()(*own), "should be"),
     ],
     "black_noise": [
         (uniform_noise, "cost is 0.5.*\nthat is uniform noise"),
         (noise(lambda u, log_q: (u, 0 * log_q)), "log q = 0 is that of uniform"),
         (lambda n, generator: noise_by_rejection(n, generator, constant=0), "cut off to the logits"),
-        (lambda n, generator: noise_by_rejection(n, generator, slope=lambda u: 0), "different densities"),
+        (lambda n, generator: noise_by_rejection(n, generator, slope=lambda u: 0), "one of u.$"),
         (lambda n, generator: noise_by_rejection(n, generator, 0, lambda u: 0), "different densities(.|\n)*cut off"),
         (lambda n, generator: noise_by_rejection(n, generator, slope=lambda u: -log_slope(u)), "the slope's sign"),
         (lambda n, generator: noise_by_rejection(n, generator, constant=-0.235493), "larger for it, or smaller"),
@@ -615,6 +668,7 @@ WRONG = {
         (noise(lambda u, log_q: (u, log_q - 0.008)), "less than is possible"),
         (noise(lambda u, log_q: (torch.rand_like(u), log_q)), "the generator"),
         (noise(lambda u, log_q: (u**2, log_q)), "of the mass of q|q integrates"),
+        (lambda n, generator: noise_elsewhere(n, generator, mean=-6.47), "^[^.]*below u = .* of the mass of q"),
         (noise(lambda u, log_q: (256 * u, log_q)), "must not"),
         (lambda n, generator: noise_by_rejection(n, generator, keep=lambda u: u == u), "must not"),
         (noise_at_the_edge, "one and the same number"),
@@ -622,24 +676,42 @@ WRONG = {
         (lambda n, generator: noise_on_a_grid(n, generator)[0][torch.randperm(n, generator=generator)], "a pair"),
         (lambda n, generator: noise_by_inverse(n, None), "come from the generator"),
         (lambda n, generator: noise_by_inverse(n, torch.Generator().manual_seed(0)), "come from the generator"),
-        (noise(lambda u, log_q: (u, log_q.mean())), "log_q: your answer has the shape"),
+        (noise(lambda u, log_q: (u, log_q.mean())), "^For n = 3, log_q: your answer has the shape"),
         (noise(lambda u, log_q: u), "a pair, u and log_q"),
+        (noise(lambda u, log_q: (u, log_q, len(u))), "a pair, u and log_q"),
+        (noise(lambda u, log_q: torch.stack([u, log_q], dim=1)), "a pair, u and log_q"),
+        (noise(lambda u, log_q: None), "is a .return. missing"),
         (lambda n, generator: noise_by_inverse(n, generator, mean=-5.5), "an equality"),
     ],
     "invertible_1x1": [
         (with_log_det(lambda w, x: slogdet(w).expand(len(x))), "moves every pixel"),
-        (with_log_det(lambda w, x: (slogdet(w) * x[:, 0].numel()).expand(len(x))), "how many others"),
+        (with_log_det(lambda w, x: (slogdet(w) * x[:, 0].numel()).expand(len(x))), "^[^\n]*\n.log_det. .* others"),
+        (with_log_det(lambda w, x: (slogdet(w) * len(x)).expand(len(x))), "every pixel.*\n.*how many others"),
+        (with_log_det(lambda w, x: (-slogdet(w) * x[0, 0].numel()).expand(len(x))), "that of .forward., or of its"),
         (with_log_det(lambda w, x: (w.det().log() * x[0, 0].numel()).expand(len(x))), "the sign of a determinant"),
         (with_log_det(lambda w, x: math.log(w.det()) * x[0, 0].numel() * torch.ones(len(x))), "sign of a determinant"),
         (with_log_det(lambda w, x: (w.det().abs() * x[0, 0].numel()).expand(len(x))), "the logarithm"),
+        (with_log_det(lambda w, x: (w.det() * x[0, 0].numel()).expand(len(x))), "the logarithm"),
+        (with_log_det(lambda w, x: (slogdet(w) / math.log(2) * x[0, 0].numel()).expand(len(x))), "those are bits"),
+        (with_log_det(lambda w, x: slogdet(w.diagonal().diag()).expand(len(x)) * x[0, 0].numel()), "triangular"),
         (with_log_det(lambda w, x: slogdet(w) * x[0, 0].numel()), "shape ..,(.|\n)*for each example"),
         (with_log_det(lambda w, x: (slogdet(w) * x[0, 0].numel())[None]), "shape .1,.(.|\n)*for each example"),
         (with_log_det(lambda w, x: slogdet(w).expand(len(x), 1)), "for each example"),
         (with_log_det(lambda w, x: (slogdet(w) * x[0].numel()).expand(len(x))), "all channels together"),
+        (with_log_det(lambda w, x: (slogdet(w) * len(w)).expand(len(x))), "all channels together"),
+        (with_log_det(lambda w, x: (slogdet(w) * x.shape[2]).expand(len(x))), "how many pixels"),
+        (with_log_det(lambda w, x: (slogdet(w) * x.shape[3]).expand(len(x))), "how many pixels"),
         (with_log_det(lambda w, x: (slogdet(w) * x.shape[2] ** 2).expand(len(x))), "how many pixels"),
+        (with_log_det(lambda w, x: (slogdet(w) * x.shape[3] ** 2).expand(len(x))), "how many pixels"),
+        (with_log_det(lambda w, x: (slogdet(w) * (x.shape[2] + x.shape[3])).expand(len(x))), "how many pixels"),
         (with_log_det(lambda w, x: 0 * x.flatten(1).sum(1)), "keep all volumes"),
         (to_and_fro(lambda w: w, lambda w: w.inverse().T), "in one of the two directions"),
         (to_and_fro(lambda w: w.T, lambda w: w.T.inverse()), "over which index"),
+        (to_and_fro(lambda w: w.inverse(), lambda w: w), "the two directions are exchanged"),
+        (to_and_fro(lambda w: torch.eye(len(w)).double()), "nothing has been moved.$"),
+        (to_and_fro(lambda w: w.diagonal().diag()), "only scaled"),
+        (to_and_fro(lambda w: w, lambda w: torch.eye(len(w)).double()), "moved back"),
+        (to_and_fro(lambda w: w, lambda w: 1 / w), "entry by entry"),
         (to_and_fro(lambda w: w, lambda w: w.T), "orthogonal"),
         (to_and_fro(lambda w: w, lambda w: w), "once more"),
         (to_and_fro(lambda w: w), "the sign: the inverse undoes"),
@@ -655,25 +727,45 @@ WRONG = {
     "piecewise_linear": [
         (pieces(z=lambda w, h, t: h * t), "as steep as its bin is high"),
         (pieces(log_det=lambda w, h: h.log().sum(1)), "as steep as its bin is high"),
-        (pieces(bins=1), "off by one"),
-        (pieces(left=1), "off by one"),
-        (pieces(below=1), "off by one"),
+        (pieces(z=lambda w, h, t: t), "z is .*\nhow steep is the piece"),
+        (pieces(z=lambda w, h, t: t / w), "how high is the piece"),
+        (pieces(z=lambda w, h, t: w / h * t), "upside down"),
+        (pieces(start=0), "begins where the one before it ends"),
+        (pieces(start=0, end=0), "begins where the one before it ends"),
+        (pieces(end=0), "how far is x from the left end"),
+        *((pieces(**{part: 1}), "off by one") for part in ("bins", "left", "below", "steep")),
+        *((pieces(**dict.fromkeys(("bins", "left", "below"), off)), "off by one") for off in (1, -1)),
+        (pieces(bins=-1), "off by one"),
+        (pieces(steep=-1), "off by one"),
         (even_pieces, "not of equal width"),
+        (lambda x, w, h: (pieces()(x, w, h)[0], even_pieces(x, w, h)[1]), "not of equal width"),
+        (lambda x, w, h: pieces_by_numpy(x, w, torch.full_like(h, 1 / h.shape[1])), "not of equal height"),
         (pieces(log_det=lambda w, h: (h / w).log().mean(1)), "a mean over the dimensions"),
         (pieces(log_det=lambda w, h: (w / h).log().sum(1)), "the sign"),
+        (pieces(log_det=lambda w, h: w.log().sum(1)), "how steep is the piece"),
+        (pieces(log_det=lambda w, h: -w.log().sum(1)), "how steep is the piece"),
+        (pieces(log_det=lambda w, h: (h / w).sum(1).log()), "not their sum"),
+        (pieces(log_det=lambda w, h: (h / w).mean(1).log()), "not their mean"),
         (pieces(log_det=lambda w, h: (h / w).sum(1)), "where is the logarithm"),
+        (pieces(log_det=lambda w, h: (h / w).prod(1)), "where is the logarithm"),
+        (pieces(log_det=lambda w, h: (h / w).log2().sum(1)), "those are bits"),
+        (pieces(log_det=lambda w, h: (h / w).log()[:, 0]), "in all dimensions"),
+        (pieces(log_det=lambda w, h: 0 * w.sum(1)), "keep all volumes"),
         (pieces(log_det=lambda w, h: (h / w).log().sum().expand(len(w))), "over the batch"),
         (pieces(log_det=lambda w, h: (h / w).log()), "for each example"),
         (pieces(log_det=lambda w, h: (h / w).log().sum()), "for each example"),
+        (lambda x, w, h: (pieces()(x, w, h)[0], (h / w).log().sum().expand(len(x))), "only the bins in which"),
         (lambda x, w, h: pieces_by_numpy(x, h, w), "that is the inverse"),
         (lambda x, w, h: pieces_by_numpy(x, w[:1].expand_as(w), h[:1].expand_as(h)), "bins of its own"),
         (pieces_that_end_before_1, "0 and 1 too.*IndexError"),
         (lambda x, w, h: (pieces()(x, w, h)[0] * (x < 1), pieces()(x, w, h)[1]), "0 and 1 too, your z"),
         (pieces(z=lambda w, h, t: h / w * t + 0.001), "should be"),
+        (lambda x, w, h: (pieces()(x, w, h)[0].clamp(max=0.95), pieces()(x, w, h)[1]), "has 0.95 at .\\d+, \\d., and"),
         (lambda x, w, h: pieces()(x, w, h)[0], "a pair, z and log_det|the shape"),
     ],
     "two_humped_base": [
         (Humps(together=lambda each, weights: each.logsumexp(1)), "integrates to 2.\n(.|\n)*weights add up to"),
+        (Humps(deviation=0.005, together=lambda each, weights: each.logsumexp(1)), "integrates to 2.\n.*weights"),
         (Humps(together=lambda each, weights: (each + weights).logsumexp(1)), "weights add up to"),
         (Humps(weights=(0.3, 0.3)), "too small"),
         (Strip(left=1), "too small: if some of it is cut off"),
@@ -681,8 +773,10 @@ WRONG = {
         (Humps(together=lambda each, weights: each @ weights), "a sum of logs"),
         (Humps(together=lambda each, weights: (each + weights.log()).logsumexp(1).exp()), "the density itself"),
         (Humps(together=lambda each, weights: -(each + weights.log()).logsumexp(1)), "the sign of a log-density"),
-        (Humps(together=lambda each, weights: each), "both coordinates together"),
+        (humps(log_prob=lambda z: Humps().log_prob(z) / math.log(2)), "integrates to 0.2[^\n]*$"),
+        (Humps(together=lambda each, weights: each), "^At 3 points, .*\n.*both coordinates together"),
         (Humps(weights=(1.0, 0.0)), "1 hump"),
+        (Humps(weights=(0.996, 0.004)), "1 hump"),
         (Halfway(), "one hump's alone|a sum of logs"),
         (OwnCoin(), "all chance taken from the generator"),
         (Unseeded(), "all chance taken from the generator"),
@@ -694,6 +788,7 @@ WRONG = {
         (humps(sample=Humps(((-3, 0), (3, 0)), 1.04).sample), "by your density"),
         (humps(sample=Humps(weights=(0.6, 0.4)).sample), "by your density"),
         (humps(sample=Humps(((-3, 0.1), (3, 0))).sample), "by your density"),
+        (humps(log_prob=lambda z: np.full(len(z), "far")), "real numbers"),
         (humps(sample=lambda n: Humps().sample(n, None)), "TypeError"),
         (NeedsMeans, "hand in an object"),
         (SimpleNamespace(log_prob=Humps().log_prob), "has no method .sample"),

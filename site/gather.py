@@ -1,0 +1,118 @@
+"""Gather what the site is made of: its own pages, the committed notebooks, and what README and notebooks say once.
+
+    .venv-site/bin/python site/gather.py build/site    # `make site` does, and has Sphinx make _site of it
+
+Nothing is executed. In the copies of the notebooks pictures have their alternative texts where myst-nb looks for them,
+folded code is named by its first line, and a link to a file of the project leads to its repository, or is only text
+while settings.json names none.
+"""
+
+import json
+import re
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+SITE = Path(__file__).parent
+ROOT = SITE.parent
+CHAPTERS = sorted((ROOT / "notebooks").glob("[1-9]_*.ipynb"))
+STILL = "<p class='gm-still'><em>A still picture; in JupyterLab, once the notebook has run, it has sliders.</em></p>"
+
+
+def settings() -> dict[str, str]:
+    """The repository's address and branch; the address is empty where the course has none."""
+    return json.loads((SITE / "settings.json").read_text(encoding="utf-8"))
+
+
+def linked(text: str) -> str:
+    """Markdown whose links to the project's files lead into its repository; without one their text alone stays."""
+    base = settings()["repository"]
+    target = rf"[\1]({base}/blob/{settings()['branch']}/\2)" if base else r"\1"
+    return re.sub(r"\[([^\]]+)\]\((?:\.\./)?((?!https?:|#|figures/)[\w./-]+)\)", target, text)
+
+
+def chapter(path: Path) -> NotebookNode:
+    """A notebook as myst-nb takes it."""
+    book = nbformat.read(path, as_version=4)
+    for cell in book.cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source)
+            continue
+        own = cell.metadata.setdefault("mystnb", {})
+        if "hide-input" in tags or "hide-output" in tags:
+            first = cell.source.split("\n")[0]
+            own["code_prompt_show"] = first.lstrip("# ") if first.startswith("#") else "What comes out"
+        for output in cell.outputs:
+            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                own["image"] = {"alt": alt}
+            if "gm-still" in output.get("data", {}).get("text/html", ""):
+                output.data["text/html"] = STILL
+    return book
+
+
+def measured() -> str:
+    """The README's section of what was measured, a page of its own."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [section] = re.findall(r"^## Measured\n(.*?)(?=^## Reading it)", readme, flags=re.MULTILINE | re.DOTALL)
+    section = re.sub(r"<!-- .*? -->\n", "", section)
+    return linked(f"# Measured\n{section}")
+
+
+def sources() -> dict[str, str]:
+    """The chapters' text, name -> source."""
+    return {own.stem: (ROOT / "notebooks" / "source" / f"{own.stem}.md").read_text("utf-8") for own in CHAPTERS}
+
+
+def symbols() -> str:
+    """Each chapter's table of symbols, one after the other."""
+    parts = [
+        "# Symbols\n\nEach chapter says what its letters mean; here are all three. A letter may mean another thing in"
+    ]
+    parts[0] += " another chapter."
+    for text in sources().values():
+        title = re.search(r"^# \d (.+)$", text, flags=re.MULTILINE)[1]
+        table = re.search(r"^\| Symbol \| Meaning \|\n(?:\|.*\n)+", text, flags=re.MULTILINE)[0]
+        parts.append(f"## {title}\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def references() -> str:
+    """What the chapters cite, each once, in the order of the alphabet."""
+    cited = set()
+    for text in sources().values():
+        [section] = re.findall(r"^## References\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)
+        cited |= set(re.findall(r"^\* .+$", section, flags=re.MULTILINE))
+    return "# References\n\n" + "\n".join(sorted(cited, key=str.casefold)) + "\n"
+
+
+def mathjax() -> Path:
+    """MathJax in one file, fonts included, which a page that is itself a file can load."""
+    spec = find_spec("mathjax")
+    if spec is None or spec.origin is None:
+        sys.exit("MathJax's files are missing: install site/requirements.txt, as `make site` does")
+    return Path(spec.origin).parent / "static" / "mathjax" / "es5" / "tex-svg.js"
+
+
+def gather(target: Path) -> None:
+    """Write the sources of the site into that folder."""
+    target.mkdir(parents=True, exist_ok=True)
+    for own in (SITE / "conf.py", SITE / "settings.json", *(SITE / "pages").glob("*.md")):
+        shutil.copy(own, target)
+    made = {"measured": measured(), "symbols": symbols(), "references": references()}
+    for name, text in made.items():
+        (target / f"{name}.md").write_text(text, encoding="utf-8")
+    for path in CHAPTERS:
+        nbformat.write(chapter(path), target / path.name)
+    (target / "_static" / "mathjax").mkdir(parents=True, exist_ok=True)
+    shutil.copy(mathjax(), target / "_static" / "mathjax")
+    shutil.copy(SITE / "course.css", target / "_static")
+    shutil.copytree(ROOT / "figures", target / "figures", dirs_exist_ok=True, ignore=lambda *_: ["quick", "full"])
+
+
+if __name__ == "__main__":
+    gather(Path(sys.argv[1]))

@@ -1,0 +1,128 @@
+"""What the site is made of; the built site is walked through in test_site_in_browser.py."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def module():
+    spec = importlib.util.spec_from_file_location("gather", ROOT / "site" / "gather.py")
+    own = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(own)
+    return own
+
+
+gather = module()
+every_chapter = pytest.mark.parametrize("path", gather.CHAPTERS, ids=lambda path: path.stem)
+PAGES = sorted((ROOT / "site" / "pages").glob("*.md"))
+
+
+def in_repository(monkeypatch, address):
+    monkeypatch.setattr(gather, "settings", lambda: {"repository": address, "branch": "main"})
+
+
+def test_the_site_has_every_chapter():
+    assert [path.name for path in gather.CHAPTERS] == ["1_vae.ipynb", "2_gan.ipynb", "3_flows.ipynb"]
+
+
+@every_chapter
+def test_a_chapter_s_pictures_have_their_alternative_texts_where_sphinx_looks_for_them(path):
+    committed, book = nbformat.read(path, as_version=4), gather.chapter(path)
+    for before, cell in zip(committed.cells, book.cells, strict=True):
+        alts = [
+            own.metadata["image/png"]["alt"] for own in before.get("outputs", []) if "image/png" in own.get("data", {})
+        ]
+        assert [cell.metadata.get("mystnb", {}).get("image", {}).get("alt")] * len(alts) == alts
+
+
+@every_chapter
+def test_folded_code_is_named_by_its_first_line_and_a_folded_output_gives_nothing_away(path):
+    for cell in gather.chapter(path).cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and {"hide-input", "hide-output"} & {*tags}:
+            prompt = cell.metadata["mystnb"]["code_prompt_show"]
+            assert prompt == (cell.source.split("\n")[0][2:] if "hide-input" in tags else "What comes out")
+
+
+@every_chapter
+def test_nothing_of_a_chapter_but_links_and_sentences_for_jupyterlab_is_changed(path):
+    committed, book = nbformat.read(path, as_version=4), gather.chapter(path)
+    link = re.compile(r"\[([^\]]+)\]\([^)]*\)")
+    for before, cell in zip(committed.cells, book.cells, strict=True):
+        assert link.sub(r"\1", cell.source) == link.sub(r"\1", before.source)
+        stills = [own for own in cell.get("outputs", []) if "gm-still" in own.get("data", {}).get("text/html", "")]
+        assert all(own.data["text/html"] == gather.STILL for own in stills)
+        assert len(cell.get("outputs", [])) == len(before.get("outputs", []))
+
+
+def test_a_link_to_a_file_leads_into_the_repository_or_is_only_text_and_other_links_stay(monkeypatch):
+    text = "[a](../gm_helpers/train.py), [b](CONTRIBUTING.md), [c](https://x.org/y), [d](#e), ![f](figures/g.png)"
+    rest = ", [c](https://x.org/y), [d](#e), ![f](figures/g.png)"
+    in_repository(monkeypatch, "")
+    assert gather.linked(text) == f"a, b{rest}"
+    in_repository(monkeypatch, "https://host/us/course")
+    base = "https://host/us/course/blob/main"
+    assert gather.linked(text) == f"[a]({base}/gm_helpers/train.py), [b]({base}/CONTRIBUTING.md){rest}"
+
+
+@every_chapter
+def test_every_link_to_a_file_leads_to_one_that_is_there(path, monkeypatch):
+    in_repository(monkeypatch, "https://host")
+    text = "\n".join(cell.source for cell in gather.chapter(path).cells) + gather.measured()
+    files = re.findall(r"\(https://host/blob/main/([^)]+)\)", text)
+    assert [own for own in files if not (ROOT / own).exists()] == []
+    assert files
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_every_link_and_picture_of_a_page_of_the_site_is_there(path):
+    text = path.read_text(encoding="utf-8")
+    made = {"measured.md", "symbols.md", "references.md", *(own.name for own in (*gather.CHAPTERS, *PAGES))}
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert target in made or (ROOT / target).exists(), target
+    assert [alt for alt in re.findall(r"!\[([^\]]*)\]", text) if len(alt) < 30] == []
+    toctree = re.findall(
+        r"^\w+$", "\n".join(re.findall(r"```\{toctree\}.*?\n\n(.*?)```", text, re.DOTALL)), re.MULTILINE
+    )
+    assert [own for own in toctree if not {f"{own}.md", f"{own}.ipynb"} & made] == []
+
+
+def test_what_was_measured_is_the_readme_s_section_without_marks():
+    readme, page = (ROOT / "README.md").read_text(encoding="utf-8"), gather.measured()
+    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(tables) > 30
+    assert [line for line in tables if line not in readme.splitlines() and "](" not in line] == []
+    assert "<!--" not in page
+    assert "## Fast enough?" in page
+    assert "Reading it in JupyterLab" not in page
+
+
+def test_each_chapter_s_table_of_symbols_is_there_whole():
+    page = gather.symbols()
+    for text in gather.sources().values():
+        rows = re.search(r"^\| Symbol \| Meaning \|\n\|---\|---\|\n((?:\|.*\n)+)", text, flags=re.MULTILINE)[1]
+        assert rows in page
+    assert page.count("\n## ") == 3
+
+
+def test_what_several_chapters_cite_stands_once_in_the_list_of_references():
+    entries = re.findall(r"^\* .+$", gather.references(), flags=re.MULTILINE)
+    cited = [
+        set(re.findall(r"^\* [A-ZÄÖÜ].+\(\d{4}\).+$", text, flags=re.MULTILINE)) for text in gather.sources().values()
+    ]
+    assert len(entries) == len(set(entries))
+    assert set().union(*cited) <= set(entries)
+    assert len(entries) < sum(map(len, cited))
+
+
+def test_the_settings_name_a_branch_and_perhaps_a_repository():
+    own = json.loads((ROOT / "site" / "settings.json").read_text(encoding="utf-8"))
+    assert own.keys() == {"repository", "branch"}
+    assert re.fullmatch(r"(https://\S+[^/])?", own["repository"])
+    assert own["branch"]

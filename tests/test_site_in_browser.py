@@ -1,0 +1,139 @@
+"""The built site, opened from its folder in Chromium without any network: pages, formulas, links, search, readers."""
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+from browser import chromium, installed
+
+pytestmark = pytest.mark.rare
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = ROOT / ".venv-site"
+PAGES = ["index", "1_vae", "2_gan", "3_flows", "measured", "teachers", "symbols", "references", "search"]
+each_page = pytest.mark.parametrize("name", PAGES)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder that `make site` writes, written elsewhere; a warning of Sphinx's fails."""
+    assert (ENVIRONMENT / ".installed").exists(), "Sphinx is not installed: run make .venv-site/.installed"
+    folder, python = tmp_path_factory.mktemp("site"), str(ENVIRONMENT / "bin" / "python")
+    subprocess.run([python, str(ROOT / "site" / "gather.py"), str(folder / "sources")], check=True)
+    build = [python, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
+    subprocess.run([*build, str(folder / "sources"), str(folder / "site")], check=True)
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not (path := installed()):
+        without = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        without("no Chromium here: install the package chromium, and these tests will run")
+    with chromium(path) as own:
+        yield own
+
+
+@pytest.fixture(params=[(1280, "light"), (1280, "dark"), (390, "light")], ids=["wide", "dark", "narrow"])
+def page(request, browser):
+    """A page of that width and theme, without a network; it keeps what it asked of others, and its errors."""
+    width, theme = request.param
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, offline=True)
+    own = context.new_page()
+    own.asked, own.failed = [], []
+    own.on("request", lambda request: own.asked.append(request.url))
+    own.on("pageerror", lambda error: own.failed.append(str(error)))
+    yield own
+    context.close()
+
+
+def opened(page, site, name, query=""):
+    page.goto((site / f"{name}.html").as_uri() + query)
+    page.wait_for_function("!window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)")
+    return page
+
+
+@each_page
+def test_a_page_asks_nobody_typesets_every_formula_and_fits_into_its_width(page, site, name):
+    opened(page, site, name)
+    formulas = page.locator(".math").count()
+    page.wait_for_function(f"document.querySelectorAll('.math mjx-container').length === {formulas}", timeout=60_000)
+    assert page.locator("mjx-merror, [data-mml-node=merror]").count() == 0
+    assert not page.locator("main").inner_text().count("\\frac")
+    assert [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert page.failed == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+@each_page
+def test_axe_finds_nothing_serious_on_a_page(page, site, name):
+    opened(page, site, name)
+    [axe] = ENVIRONMENT.rglob("axe.min.js")
+    page.add_script_tag(path=str(axe))
+    # formulas have twenty thousand parts, and MathJax says what they mean; of the code, a few blocks stand for all
+    page.evaluate("[...document.querySelectorAll('.highlight')].slice(12).forEach(own => own.remove())")
+    run = "axe.run({exclude: [['mjx-container']]}, {resultTypes: ['violations']}).then(own => own.violations)"
+    found = page.evaluate(run)
+    serious = [own for own in found if own["impact"] in ("serious", "critical")]
+    assert [(own["id"], [node["target"] for node in own["nodes"]][:3]) for own in serious] == []
+
+
+@pytest.mark.parametrize("name", ["index"])
+def test_the_search_finds_dequantization_in_the_chapter_on_flows(page, site, name):
+    opened(page, site, "search", "?q=dequantization")
+    page.wait_for_selector("#search-results li a")
+    links = page.evaluate("[...document.querySelectorAll('#search-results li a')].map(own => own.getAttribute('href'))")
+    assert any(own.startswith("3_flows.html") for own in links)
+
+
+class Links(HTMLParser):
+    """The targets of a page's links, what can be linked to in it, and the alternative texts of its pictures."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.targets, self.anchors, self.alts = [], set(), []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        own = dict(attrs)
+        self.anchors |= {own[key] for key in ("id", "name") if key in own}
+        self.alts += [own.get("alt", "")] if tag == "img" else []
+        self.targets += [own[key] for key in ("href", "src") if own.get(key) and tag in ("a", "img", "script", "link")]
+
+
+def test_every_link_of_the_site_leads_to_a_file_and_a_place_that_are_there(site):
+    pages = {path: Links(path) for path in site.glob("*.html")}
+    assert len(pages) >= len(PAGES)
+    lost = []
+    for path, own in pages.items():
+        for target in own.targets:
+            url = urlparse(target)
+            if url.scheme or target.startswith("//"):
+                continue
+            file = (path.parent / unquote(url.path)) if url.path else path
+            if not file.exists() or (url.fragment and file in pages and url.fragment not in pages[file].anchors):
+                lost.append((path.name, target))
+    assert lost == []
+
+
+def test_every_picture_of_the_site_has_an_alternative_text(site):
+    alts = {path.stem: Links(path).alts for path in site.glob("*.html")}
+    assert [(name, own) for name, found in alts.items() for own in found if len(own) < 30] == []
+    assert all(alts[name] for name in ("index", "1_vae", "2_gan", "3_flows"))
+
+
+def test_the_site_is_light(site):
+    assert sum(own.stat().st_size for own in site.rglob("*") if own.is_file()) < 40_000_000
+    home = site / "index.html"
+    pictures = [site / own for own in re.findall(r'<img[^>]* src="([^":]+)"', home.read_text(encoding="utf-8"))]
+    assert home.stat().st_size + sum(own.stat().st_size for own in pictures) < 1_000_000
+
+
+def test_no_path_of_a_machine_is_in_the_site(site):
+    texts = [own for own in site.rglob("*") if own.suffix in (".html", ".js") and "mathjax" not in own.parts]
+    assert [own.name for own in texts if re.search(rf"{sys.prefix}|{ROOT}/", own.read_text(encoding="utf-8"))] == []
