@@ -107,7 +107,7 @@ def levels(pixels: Tensor, generator: Generator | None = None) -> Tensor:
 
 def averaged(pixels: Tensor, side: int) -> Tensor:
     """Images of side × side pixels, the whole parts of means over blocks: uint8 (N, 1, H, W) -> (N, 1, side, side)."""
-    return F.adaptive_avg_pool2d(pixels.float(), side).floor().byte()
+    return F.adaptive_avg_pool2d(pixels.float(), side).byte()
 
 
 def labelled(images: Images) -> Tensor:

@@ -73,6 +73,8 @@ const ACTIVATIONS = {
   tanh: a => Math.tanh(a),
   sigmoid: a => 1 / (1 + Math.exp(-a)),
   leaky: a => Math.max(a, 0.2 * a),
+  relu: a => Math.max(a, 0),
+  "": a => a,
 };
 
 function linear(weight, bias, input) {
@@ -82,8 +84,11 @@ function linear(weight, bias, input) {
   });
 }
 
+function pass(x, {weight, bias, activation}) {
+  return linear(weight, bias, x).map(ACTIVATIONS[activation]);
+}
+
 function network(layers, black) {                      // a code to grey values 0…255, from outputs between black and 1
-  const pass = (x, {weight, bias, activation}) => linear(weight, bias, x).map(ACTIVATIONS[activation]);
   return z => layers.reduce(pass, z).map(y => Math.round(255 * (y - black) / (1 - black)));
 }
 

@@ -4,6 +4,7 @@ import base64
 import html
 import json
 from bisect import bisect_left
+from collections.abc import Iterable
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,9 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor, nn
 
 from gm_helpers import figures, quantize
+from gm_helpers.bijections import LOG_SCALE_BOUND, AffineCoupling
 from gm_helpers.explore import STYLE, show_still
+from gm_helpers.flows import Flow
 from gm_helpers.gan import GAN, Generator
 from gm_helpers.nn import slerp
 from gm_helpers.vae import VAE, kl_standard_normal
@@ -47,7 +50,7 @@ def latent_pad(model: VAE, codes: Tensor, labels: Tensor, figure_dir: str = "", 
         f"codes of {ends[0]} to that of {ends[-1]}; beside the plane stands what each of them is decoded to."
     )
     still = figures.to_png(_draw_way(model, codes, labels), alt)
-    _page(name, alt, still, "latentPad", plane | _decoder(model), figure_dir, figures.SCALE)
+    _page(name, alt, still, "latentPad", plane | decoder(model), figure_dir, figures.SCALE)
 
 
 def _draw_plane(axis: Axes, codes: Tensor, labels: Tensor) -> None:
@@ -93,7 +96,7 @@ def latent_sliders(model: VAE, x: Tensor, labels: Tensor, figure_dir: str = "") 
         "first carry most of the divergence and change the digit most, the last carries least."
     )
     still = figures.to_png(_draw_moved(model, mean[0], moved, kl), alt)
-    _page("1.14-sliders", alt, still, "latentSliders", data | _decoder(model), figure_dir, figures.SCALE)
+    _page("1.14-sliders", alt, still, "latentSliders", data | decoder(model), figure_dir, figures.SCALE)
 
 
 @torch.no_grad()
@@ -128,9 +131,7 @@ def walk(model: GAN, codes: Tensor, labels: Tensor, figure_dir: str = "", name: 
     if ends[0] == ends[1]:  # there is neither a 2 nor what stands before a 7
         ends = [0, len(classes) - 1]
     layers = quantize.folded(cast(Generator, model.generator).layers)
-    coarse = quantize.rounded(layers)
-    data = _network(layers, [own for layer in coarse for own in (layer.step, layer.bias)], black=-1)
-    data |= {"text": quantize.text(coarse), "codes": _rounded(codes[chosen], 4), "labels": classes}
+    data = generator(model) | {"codes": _rounded(codes[chosen], 4), "labels": classes}
     data |= {"numbers": chosen.tolist(), "ends": ends}
     start, end = codes[chosen[ends]]
     middles = (between(start, end, torch.tensor([[0.5]])).norm() for between in (torch.lerp, slerp))
@@ -166,9 +167,28 @@ def _rounded(codes: Tensor, decimals: int) -> list[list[float]]:
     return codes.detach().cpu().double().round(decimals=decimals).tolist()
 
 
-def _decoder(model: VAE) -> dict[str, Any]:
+def decoder(model: VAE) -> dict[str, Any]:
     """What a page needs to decode: the decoder's layers, and their weights and biases."""
-    layers = quantize.folded([*model.decoder, nn.Sigmoid()])
+    return _exactly([*model.decoder, nn.Sigmoid()])
+
+
+def generator(model: GAN) -> dict[str, Any]:
+    """What a page needs to generate: the generator's layers, their weights rounded."""
+    layers = quantize.folded(cast(Generator, model.generator).layers)
+    coarse = quantize.rounded(layers)
+    data = _network(layers, [own for layer in coarse for own in (layer.step, layer.bias)], black=-1)
+    return data | {"text": quantize.text(coarse)}
+
+
+def couplings(flow: Flow) -> dict[str, Any]:
+    """What a page needs of a flow of the plane made of affine couplings: each one's network, and what it moves."""
+    layers = [cast(AffineCoupling, own) for own in cast(nn.ModuleList, flow.bijection.layers)]
+    parts = [_exactly(cast(nn.Sequential, own.network)) | {"moved": int(own.moved)} for own in layers]
+    return {"bound": LOG_SCALE_BOUND, "couplings": parts}
+
+
+def _exactly(modules: Iterable[nn.Module]) -> dict[str, Any]:
+    layers = quantize.folded(modules)
     return _network(layers, [own for layer in layers for own in (layer.weight, layer.bias)], black=0)
 
 

@@ -20,8 +20,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky": partial(F.leaky_relu, negative_slope=0.2),
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
+    "relu": F.relu,
+    "": lambda a: a,
 }
-NAMES = {"LeakyReLU(negative_slope=0.2)": "leaky", "Tanh()": "tanh", "Sigmoid()": "sigmoid"}
+NAMES = {"LeakyReLU(negative_slope=0.2)": "leaky", "Tanh()": "tanh", "Sigmoid()": "sigmoid", "ReLU()": "relu"}
 LETTERS = bytes(own for own in range(33, 127) if chr(own) not in '"\\<')  # 91 that neither JSON nor HTML must escape
 
 

@@ -2,9 +2,9 @@
 
     .venv-site/bin/python site/gather.py build/site    # `make site` does, and has Sphinx make _site of it
 
-Nothing is executed. In the copies of the notebooks pictures have their alternative texts where myst-nb looks for them,
-folded code is named by its first line, and a link to a file of the project leads to its repository, or is only text
-while settings.json names none.
+No notebook is executed; the weights of three shipped models become scripts. In the notebooks' copies pictures have
+their alternative texts where myst-nb looks for them, folded code is named by its first line, and a link to a file of
+the project leads to its repository, or is only text while settings.json names none.
 """
 
 import json
@@ -15,7 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
+import torch
 from nbformat import NotebookNode
+
+from gm_helpers import pages, recipes
 
 SITE = Path(__file__).parent
 ROOT = SITE.parent
@@ -90,6 +93,18 @@ def references() -> str:
     return "# References\n\n" + "\n".join(sorted(cited, key=str.casefold)) + "\n"
 
 
+def weights() -> dict[str, str]:
+    """What the living part of the home page runs: name of a model -> a script that hands its weights over."""
+    codes = torch.randn(4, 100, generator=torch.Generator().manual_seed(3))  # of the GAN's path
+    vae, gan, flow = (recipes.pretrained(own, "cpu") for own in ("vae-2d", "gan", "flow-2d"))
+    data = {
+        "vae-2d": pages.decoder(vae),
+        "gan": pages.generator(gan) | {"codes": codes.double().round(decimals=4).tolist()},
+        "flow-2d": pages.couplings(flow),
+    }
+    return {name: f"GM.arrived({json.dumps(name)}, {json.dumps(own)});\n" for name, own in data.items()}
+
+
 def mathjax() -> Path:
     """MathJax in one file, fonts included, which a page that is itself a file can load."""
     spec = find_spec("mathjax")
@@ -110,7 +125,11 @@ def gather(target: Path) -> None:
         nbformat.write(chapter(path), target / path.name)
     (target / "_static" / "mathjax").mkdir(parents=True, exist_ok=True)
     shutil.copy(mathjax(), target / "_static" / "mathjax")
-    shutil.copy(SITE / "course.css", target / "_static")
+    for own in (SITE / "course.css", SITE / "living.js", ROOT / "gm_helpers" / "pad.js"):
+        shutil.copy(own, target / "_static")
+    (target / "_static" / "weights").mkdir(exist_ok=True)
+    for name, script in weights().items():
+        (target / "_static" / "weights" / f"{name}.js").write_text(script, encoding="utf-8")
     shutil.copytree(ROOT / "figures", target / "figures", dirs_exist_ok=True, ignore=lambda *_: ["quick", "full"])
 
 

@@ -79,6 +79,12 @@ def test_every_known_mistake_of_a_convolution_is_told_by_its_own_idea(part, forw
     assert names(exercises.invertible_1x1(convolution(forward, part, mistake.gives)), mistake.idea)
 
 
+def test_a_wrong_determinant_of_a_convolution_is_told_by_the_same_idea_in_either_direction():
+    assert [own.idea for own in flow_layers.STRETCH_MISTAKES[1:]] == [
+        own.idea for own in flow_layers.SHRINK_MISTAKES[1:]
+    ]
+
+
 @pytest.mark.parametrize(
     ("part", "mistake"),
     [*((0, own) for own in flow_layers.PIECES_MISTAKES), *((1, own) for own in flow_layers.SLOPES_MISTAKES)],
@@ -141,6 +147,12 @@ def test_the_mass_of_boxes_is_that_of_normals_and_of_densities_with_an_edge():
     torch.testing.assert_close(masses, sides.prod(1), atol=1e-5, rtol=0)
     inside = flow_base._masses(lambda z: (z.norm(dim=1) < 1).double(), boxes).sum()
     assert inside.item() == pytest.approx(math.pi, abs=0.01)
+
+
+def test_a_box_is_divided_until_a_hump_that_is_narrower_is_measured():
+    hump = Normal(torch.tensor([0.3, 0.2]).double(), 0.1)
+    box = torch.tensor([[[-4.0, -4.0], [4.0, 4.0]]]).double()
+    assert flow_base._masses(lambda z: hump.log_prob(z).sum(1).exp(), box).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_boxes_lie_beside_each_other_and_hold_each_sample_once():

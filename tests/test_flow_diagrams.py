@@ -110,6 +110,21 @@ def test_a_drawing_leaves_the_random_numbers_alone(drawing):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(
+    ("drawing", "words"),
+    [
+        ("coupling", ["forward:", "inverse:", "network", "the same network"]),
+        ("squeeze", ["squeeze", "4 × 4 pixels; strong:\nthe checkerboard's 1"]),
+        ("scales", ["squeeze", "split: 2 × 14 × 14 go on", "to logits,\nActNorm"]),
+        ("masks", ["rows: who sees; columns: who is seen; filled: the mask is 1"]),
+        ("parallelogram", ["$f$"]),
+    ],
+)
+def test_what_no_number_tells_stands_in_a_drawing_in_words(drawing, words):
+    seen = [own.get_text() for own in texts(drawn(DRAWINGS[drawing]))]
+    assert [own for own in words if own not in seen] == []
+
+
 # ---------------------------------------------------------------- strips
 
 
@@ -170,9 +185,24 @@ def test_the_widths_that_the_strips_tell_are_those_of_the_strips_in_the_same_col
         before, after = np.ptp(z[:, 1]), np.ptp(x[:, 0])
         assert numbers(text.get_text()) == pytest.approx([before, after, after / before, after / before], abs=0.0501)
         assert numbers(text.get_text())[:2] == pytest.approx([before, after], abs=0.00501)
+        assert re.search("of [$]z[$] to .* of [$]x[$]:\nwidth × .*, height ÷", text.get_text())
         [band] = [own for own in plane.patches if own.get_facecolor()[:3] == colour[:3]]
         assert np.ptp(band.get_xy()[np.isin(band.get_xy()[:, 1], plane.get_ylim()[1]), 0]) == pytest.approx(after)
         assert np.ptp(band.get_xy()[band.get_xy()[:, 0] == plane.get_xlim()[0], 1]) == pytest.approx(before)
+
+
+def test_each_density_of_the_strips_is_named_beside_it_and_the_axes_of_the_map_by_their_variables():
+    figure = drawn(flow_diagrams.strips)
+    page, plane, beside, above = figure.axes
+    middles = {own.get_text(): own.get_window_extent() for own in page.texts}
+    of_z, of_x, z = (middles[own] for own in ("density of $z$", "density of $x$", "$z$"))
+    assert beside.bbox.x0 <= of_z.x0 < of_z.x1 <= beside.bbox.x1
+    assert above.bbox.y0 < of_x.y0 < of_x.y1 < above.bbox.y1
+    nothing, dense = beside.transData.transform([(0, 0), (0.4, 0)])
+    assert dense[0] < nothing[0] == pytest.approx(beside.bbox.x1)  # it stands on the frame of the map
+    assert plane.get_xlabel() == "$x$"
+    assert plane.bbox.x1 < z.x0
+    assert plane.bbox.y0 < z.y0 < z.y1 < plane.bbox.y1
 
 
 def test_more_strips_are_counted_in_their_legend():
@@ -232,6 +262,22 @@ def test_the_numbers_beside_the_parallelogram_are_its_columns_its_determinant_an
     ratios = [grown(SIDE), grown(SIDE / 10), SIDE / 10, grown(SIDE / 100), SIDE / 100]
     assert numbers(image) == pytest.approx(ratios, abs=0.00501)
     assert area(shapes(figure.axes[2])[0].get_xy()) / SIDE**2 == pytest.approx(grown(SIDE), rel=1e-3)
+
+
+def test_in_the_legend_of_the_parallelogram_each_square_looks_like_what_it_stands_for():
+    page, before, after = flow_diagrams.parallelogram().axes
+    first, second, spanned, image = (own for own in page.patches if isinstance(own, Rectangle))
+    for axes in (before, after):
+        arrows = [to_rgba(own.get_color()) for own in axes.lines if len(own.get_xydata()) == 2]
+        assert [first.get_facecolor(), second.get_facecolor()] == arrows
+    of_image, of_spanned = shapes(after)
+    assert image.get_facecolor() == of_image.get_facecolor() == shapes(before)[0].get_facecolor()
+    assert spanned.get_linestyle() == of_spanned.get_linestyle() == "--"
+
+
+def test_the_axes_of_the_parallelogram_are_named_x_before_the_map_and_z_after_it():
+    _, before, after = flow_diagrams.parallelogram().axes
+    assert [(own.get_xlabel(), own.get_ylabel()) for own in (before, after)] == [("$x_1$", "$x_2$"), ("$z_1$", "$z_2$")]
 
 
 def test_both_panels_of_the_parallelogram_have_one_scale_so_that_areas_can_be_compared():
@@ -303,6 +349,19 @@ def test_the_network_of_the_coupling_is_fed_from_the_line_that_passes():
     for (start, _, _), (left, right, _) in zip(feeding, passing, strict=True):
         assert start[1] == left[1] == right[1]
         assert min(left[0], right[0]) < start[0] < max(left[0], right[0])
+
+
+@pytest.mark.parametrize(
+    ("inverse", "reads", "scaling", "shifting"),
+    [(False, "reads $x_a$", SCALED, SHIFTED), (True, "reads $z_a$, which is $x_a$", BACK, UNSHIFTED)],
+)
+def test_the_arrows_of_the_network_say_what_it_reads_and_where_s_and_t_go(inverse, reads, scaling, shifting):
+    axes = flow_diagrams.coupling().axes[0]
+    notes = {own.get_text(): own.get_position() for own in axes.texts if (own.get_position()[1] < 2.9) == inverse}
+    places = dict(own for own in boxed(axes) if (own[1][3] < 2.9) == inverse)
+    for name, below in (("$s$", scaling), ("$t$", shifting)):
+        assert places[below][0] < notes[name][0] < places[below][2]
+    assert places["the same network" if inverse else "network"][3] < notes[reads][1]
 
 
 def test_what_stands_in_the_boxes_of_the_coupling_is_what_the_layer_computes():
@@ -437,6 +496,7 @@ def test_as_many_channels_leave_at_the_split_as_go_on_and_each_half_keeps_its_co
     colours = [own.get_facecolor()[:3] for own in axes.patches if isinstance(own, Rectangle)][1::2]
     orange, blue = (to_rgba(own)[:3] for own in figures.COLOURS[1::-1])
     assert colours[4:] == [orange, orange, *12 * [blue]]
+    assert not {orange, blue} & {*colours[:4]}
     boxes = [*boxed(axes)]
     halves = [own for own in arrows(axes) if touched(boxes, own[1]) == "392"]
     frames = {own.get_edgecolor()[:3] for own in axes.patches if isinstance(own, FancyBboxPatch)}
@@ -453,7 +513,7 @@ def test_the_green_boxes_of_the_scales_have_a_log_determinant_each_and_the_rest_
     for x, y in terms.values():
         below = [own[1] - y for own in (extent(axes, box) for box in green) if own[0] < x < own[2] and own[1] > y]
         assert min(below) < 0.25
-    assert r"\ell_1 + \ell_2 + \ell_3" in told(axes.figure)
+    assert r"\ell_1 + \ell_2 + \ell_3$; squeeze and split add 0" in told(axes.figure)
     pixels = torch.rand(1, 4, 14, 14)
     assert not any(layer(pixels)[1].any() for layer in (Squeeze(), Split(Flatten((2, 14, 14)))))
 
@@ -542,6 +602,15 @@ def test_the_tables_under_the_masked_network_are_its_masks_and_what_they_make_to
     sees = torch.ones(dims, dims).tril(-1).bool()
     values = torch.arange(1, dims + 1)
     names = [own.get_text() for own in axes.texts if own.get_position()[1] < 1.7 and own.get_text().isdigit()]
+    titles = {own.get_text(): own.get_position()[0] for own in axes.texts}
+    found = [titles[own] for own in ("first mask", "second mask", "third mask", "together: inputs seen")]
+    assert found == sorted(found)
+    assert [own.get_text() for own in axes.texts if own.get_position()[1] == 4.68] == [
+        "inputs",
+        "hidden units",
+        "hidden units",
+        "outputs",
+    ]
     for mask, rows, columns in (
         (first, numbers, values),
         (middle, numbers, numbers),

@@ -18,7 +18,17 @@ from torch.distributions import (
 from torch.testing import assert_close
 
 from gm_helpers import flows
-from gm_helpers.bijections import ActNorm, Affine, AffineCoupling, AutoregressiveLayer, Reverse, Split, Squeeze, Stack
+from gm_helpers.bijections import (
+    ActNorm,
+    Affine,
+    AffineCoupling,
+    AutoregressiveLayer,
+    MaskedLinear,
+    Reverse,
+    Split,
+    Squeeze,
+    Stack,
+)
 from gm_helpers.flows import Flow, UniformDequantizer, VariationalDequantizer, flow_2d, flow_autoregressive
 from gm_helpers.metrics import mean_and_standard_error
 
@@ -206,6 +216,17 @@ def test_the_margin_of_a_flow_over_small_images_is_1e_5_unless_told(autoregressi
     for alpha, flow in ((1e-5, flows.flow_8x8(autoregressive)), (0.05, flows.flow_8x8(autoregressive, alpha=0.05))):
         inside, _ = Stack(flow.bijection.layers[:2])(ends)
         assert_close(inside.flatten(), torch.tensor([alpha, 1 - alpha], dtype=torch.float64))
+
+
+def test_both_flows_over_small_images_have_about_as_many_weights_in_four_and_in_eight_layers():
+    counts = []
+    for autoregressive, kind, layers in ((True, AutoregressiveLayer, 4), (False, AffineCoupling, 8)):
+        modules = [*flows.flow_8x8(autoregressive).modules()]
+        assert sum(isinstance(own, kind) for own in modules) == layers
+        linear = [own for own in modules if isinstance(own, torch.nn.Linear)]
+        masks = [own.mask if isinstance(own, MaskedLinear) else torch.ones_like(own.weight) for own in linear]
+        counts.append(sum(int(own.sum()) for own in masks))
+    assert 0.85 < counts[0] / counts[1] < 1.15
 
 
 def test_bits_per_dim_are_those_of_information_theory():

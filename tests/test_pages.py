@@ -10,11 +10,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import NoFloat64, random_images, random_vae, same, seeded
+from conftest import NoFloat64, normal, random_images, random_vae, randomized, same, seeded
 from test_quantize import read, small_generator
 from torch.distributions import Normal, kl_divergence
+from torch.testing import assert_close
 
 from gm_helpers import figures, pages, recipes
+from gm_helpers.flows import flow_2d
 from gm_helpers.nn import slerp
 
 pytestmark = pytest.mark.usefixtures("shown")
@@ -271,3 +273,25 @@ def test_no_text_that_a_page_is_given_can_end_its_script(shown):
     text = shown[-1].content["text/html"]
     assert text.count("</script>") == 1
     assert text.endswith('start("a", "<\\/script><b>");\n})();</script>')
+
+
+def test_a_page_has_all_that_a_flow_of_the_plane_is_computed_from():
+    flow = randomized(flow_2d(couplings=3, hidden=8)).half().double()  # as float16 keeps the numbers
+    data, x = pages.couplings(flow), normal(20, 2)
+    z, log_det = x.clone(), torch.zeros(20, dtype=torch.float64)
+    for own in data["couplings"]:
+        numbers, at = torch.from_numpy(np.frombuffer(base64.b64decode(own["halves"]), "<f2").astype(float)), 0
+        moved, out = own["moved"], z[:, 1 - own["moved"], None]
+        for inputs, outputs, activation in zip(own["sizes"][:-1], own["sizes"][1:], own["activations"], strict=True):
+            weight, at = numbers[at : at + inputs * outputs].view(outputs, inputs), at + inputs * outputs
+            out, at = out @ weight.T + numbers[at : at + outputs], at + outputs
+            out = {"relu": lambda a: a.clamp(min=0), "": lambda a: a}[activation](out)
+        scale = data["bound"] * torch.tanh(out[:, 0] / data["bound"])
+        z[:, moved], log_det = z[:, moved] * scale.exp() + out[:, 1], log_det + scale
+        assert at == len(numbers)
+    assert_close((z, log_det), flow(x))
+
+
+def test_what_a_page_decodes_and_generates_with_has_the_sizes_of_the_model_s_layers():
+    assert pages.decoder(random_vae(2))["sizes"] == [2, 16, 784]
+    assert pages.generator(GAME)["sizes"][0] == 20

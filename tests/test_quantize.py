@@ -88,7 +88,8 @@ def test_a_folded_generator_equals_the_generator_in_eval_mode(seed):
 def test_a_folded_layer_knows_what_follows_it_and_refuses_what_a_page_has_not():
     last = nn.Linear(3, 2)
     assert quantize.folded([nn.Linear(2, 3), nn.Tanh(), last, nn.Sigmoid()])[1].activation == "sigmoid"
-    for stranger in (nn.LeakyReLU(0.1), nn.ReLU()):
+    assert [own.activation for own in quantize.folded([nn.Linear(2, 3), nn.ReLU(), last])] == ["relu", ""]
+    for stranger in (nn.LeakyReLU(0.1), nn.ELU()):
         with pytest.raises(KeyError):
             quantize.folded([last, stranger])
 

@@ -272,7 +272,7 @@ BITS_MISTAKES = [
     Mistake(_once(True, False), _ONCE.format("the scaling's constant is")),
     Mistake(_once(False, True), _ONCE.format("the margin's constant is")),
     Mistake(_bits(_logs(inside=-1)), _SIGN_OF_MARGIN),
-    Mistake(_bits(_logs(inside=0)), "the margin's own slope is missing"),
+    Mistake(_bits(_logs(inside=0)), "the margin's own slope is missing, or is that of another margin"),
     Mistake(_bits(_logs(scale=1)), _NO_LOG_L),
     Mistake(_bits(_logs(scale=0)), _NO_LOG_L),
     Mistake(_bits(_logs(logit=0)), "which of the three maps has no term?"),

@@ -255,7 +255,6 @@ PIECES_MISTAKES = [
             lambda x, p: p("b") + p("s", 1) * (x - p("a")),
             lambda x, p: p("b") + p("s", -1) * (x - p("a")),
             lambda x, p: p("b", 1) + p("s", 1) * (x - p("a", 1)),
-            lambda x, p: p("b", -1) + p("s", -1) * (x - p("a", -1)),
         )
     ),
     Mistake(lambda x, w, h: _interpolated(x, _even(w), h), _EVEN),
@@ -283,7 +282,7 @@ SLOPES_MISTAKES = [
     Mistake(_in_bins(lambda x, p: p("s").log()[:, 0]), "a determinant takes the slopes in all dimensions"),
     Mistake(lambda x, w, h: (h / w).log().sum().expand(len(x)), "only the bins in which x lies are used"),
     Mistake(lambda x, w, h: _in_bins(lambda x, p: p("s").log().sum(1))(x, _even(w), h), _EVEN),
-    Mistake(_in_bins(lambda x, p: (p("h") * x[0].numel()).log().sum(1)), _EVEN),
+    Mistake(lambda x, w, h: _in_bins(lambda x, p: (p("h") * h.shape[1]).log().sum(1))(x, w, h), _EVEN),
     Mistake(lambda x, w, h: x.new_zeros(len(x)), "0 would keep all volumes"),
 ]
 
