@@ -44,7 +44,7 @@ def bare(tmp_path):
     """A copy of the Makefile with stubs of what it reads, all of them made an hour ago, and no Python on the path."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     sources = [f"notebooks/source/{own}.md" for own in ("0_c", "1_a", "2_b")]
-    for name in [*INPUTS, "README.md", "graders/requirements.txt", *sources]:
+    for name in [*INPUTS, "README.md", "graders/requirements.txt", "site/requirements.txt", *sources]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
         age(tmp_path / name, 3600)
@@ -280,8 +280,24 @@ def test_the_graders_are_installed_into_an_environment_of_their_own_before_they_
     assert not [own for own in calls(installed) if "venv" in own]
 
 
+def test_the_site_is_gathered_built_without_a_warning_and_put_where_it_is_read(installed):
+    (installed / "build" / "pages" / "site").mkdir(parents=True)
+    (installed / "build" / "pages" / "site" / "index.html").touch()
+    assert make(installed, "site").returncode == 0
+    asked = calls(installed)
+    assert "python -m pip install -q -r site/requirements.txt" in asked
+    build = "python -m sphinx -b html -W --keep-going -q build/site build/pages/site"
+    assert asked[-2:] == ["python site/gather.py build/site", build]
+    assert (installed / "_site" / "index.html").exists()
+    for part in ("gather", "sphinx"):
+        fail(installed, part)
+        assert make(installed, "site").returncode != 0
+
+
 @pytest.mark.rare
-@pytest.mark.parametrize(("name", "inputs"), [(".venv-bench", "benchmarks"), (".venv-graders", "graders")])
+@pytest.mark.parametrize(
+    ("name", "inputs"), [(".venv-bench", "benchmarks"), (".venv-graders", "graders"), (".venv-site", "site")]
+)
 def test_the_other_environments_see_the_course_s_in_a_folder_of_any_name(tmp_path, name, inputs):
     course = tmp_path / "Cours d'été #1"
     (course / inputs).mkdir(parents=True)
@@ -324,6 +340,7 @@ def test_clean_removes_what_was_installed_keeps_what_runs_have_made_and_needs_no
         ".venv/half-made",
         ".venv-bench/x",
         ".venv-graders/x",
+        ".venv-site/x",
         ".ruff_cache/0",
         ".mypy_cache/0",
         "gm_helpers.egg-info/x",
