@@ -5,7 +5,7 @@ divergence from the data to the model, in nats, and the mass that it puts off th
 layers against coupling layers, three seeds each, by the study `flow-8x8` in the profile full: bits per dimension of all
 test images, with one draw of the noise, the same for both. And `flow-fc` in the profile full, three seeds.
 
-    .venv/bin/python benchmarks/seeds.py        # half an hour on one core; writes gm_helpers/seeds.csv
+    .venv/bin/python benchmarks/seeds.py        # an hour on one core, beside other work; writes gm_helpers/seeds.csv
 """
 
 import platform
