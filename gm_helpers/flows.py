@@ -39,11 +39,11 @@ def bits_per_dim(log_prob: Tensor, dims: int = PIXELS) -> Tensor:
 class StandardNormal(nn.Module):
     """N(0, I) of `dims` dimensions."""
 
-    origin: Tensor
+    centre: Tensor
 
     def __init__(self, dims: int):
         super().__init__()
-        self.register_buffer("origin", torch.zeros(dims), persistent=False)
+        self.register_buffer("centre", torch.zeros(dims), persistent=False)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """The density's logarithm at z (B, D), (B,), in nats."""
@@ -51,7 +51,7 @@ class StandardNormal(nn.Module):
 
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
         """n draws, (n, D)."""
-        return torch.randn(n, len(self.origin), generator=generator, device=self.origin.device, dtype=self.origin.dtype)
+        return torch.randn(n, len(self.centre), generator=generator, device=self.centre.device, dtype=self.centre.dtype)
 
 
 class TwoNormals(StandardNormal):
@@ -59,17 +59,17 @@ class TwoNormals(StandardNormal):
 
     def __init__(self, dims: int, distance: float = 10.0):
         super().__init__(dims)
-        self.origin[0] = distance / 2  # c itself
+        self.centre[0] = distance / 2
 
     def log_prob(self, z: Tensor) -> Tensor:
         """The density's logarithm at z (B, D), (B,), in nats."""
-        humps = standard_normal_log_prob(z - self.origin), standard_normal_log_prob(z + self.origin)
+        humps = standard_normal_log_prob(z - self.centre), standard_normal_log_prob(z + self.centre)
         return torch.logaddexp(*humps) - math.log(2)
 
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
         """n draws, (n, D): of each the hump first, by a fair coin."""
-        side = torch.randint(0, 2, (n, 1), generator=generator, device=self.origin.device)
-        return super().sample(n, generator) + (2 * side - 1) * self.origin
+        side = torch.randint(0, 2, (n, 1), generator=generator, device=self.centre.device)
+        return super().sample(n, generator) + (2 * side - 1) * self.centre
 
 
 class Flow(nn.Module):

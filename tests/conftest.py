@@ -1,8 +1,11 @@
 """What several test files share."""
 
+import importlib.util
 import multiprocessing
+import os
 import signal
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +21,39 @@ from gm_helpers.vae import VAE
 # Processes that are to be killed are forked from a server that has imported torch and torchvision once for all.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["pytest", "gm_helpers.checkpoint", "gm_helpers.data", "torchvision.datasets"])
+
+
+@pytest.fixture
+def style():
+    """The course's style; figures are closed after the test."""
+    import matplotlib.pyplot as plt
+
+    from gm_helpers import figures
+
+    with plt.rc_context():
+        figures.use_style()
+        yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium; where there is none the test is skipped, and fails in CI."""
+    from browser import chromium, installed
+
+    if not (path := installed()):
+        without = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        without("no Chromium here: install the package chromium, and these tests will run")
+    with chromium(path) as own:
+        yield own
+
+
+def script(path: Path):
+    """A Python file of the project that is no module of the package, imported."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    own = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(own)
+    return own
 
 
 @pytest.fixture

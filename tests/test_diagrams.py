@@ -4,22 +4,15 @@ import functools
 import itertools
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from drawings import connections, extent, hits, parts, texts, ways
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
-from gm_helpers import diagrams, figures
+from gm_helpers import diagrams
 from gm_helpers.vae import VAE
 
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context():
-        figures.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("style")
 
 
 DRAWINGS = {

@@ -4,7 +4,6 @@ import functools
 import itertools
 import re
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -18,13 +17,7 @@ from torch.testing import assert_close
 from gm_helpers import figures, flow_diagrams, flows
 from gm_helpers.bijections import AffineCoupling, AutoregressiveLayer, Flatten, MaskedLinear, Split, Squeeze
 
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context():
-        figures.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("style")
 
 
 DRAWINGS = {

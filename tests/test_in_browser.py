@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import nbformat
 import pytest
 import torch
-from browser import NOTEBOOKS, chromium, command, installed, jupyterlab, open_notebook, run_all, run_cells
+from browser import NOTEBOOKS, command, jupyterlab, open_notebook, run_all, run_cells
 from nbclient import NotebookClient
 
 from gm_helpers import recipes
@@ -24,15 +23,6 @@ WIDGETS = {  # of each notebook, in their order: the label of a slider that chan
     "2_gan": ["mean of p_g", "logit a", "training (stages)", "noise t"],
     "3_flows": ["depth (layers)", "steepness s", "temperature T", "fraction t"],
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not (path := installed()):
-        without = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        without("no Chromium here: install the package chromium, and these tests will run")
-    with chromium(path) as own:
-        yield own
 
 
 CELLS = [

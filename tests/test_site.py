@@ -1,24 +1,17 @@
 """What the site is made of; the built site is walked through in test_site_in_browser.py."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import script
 
 ROOT = Path(__file__).parent.parent
 
 
-def module():
-    spec = importlib.util.spec_from_file_location("gather", ROOT / "site" / "gather.py")
-    own = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(own)
-    return own
-
-
-gather = module()
+gather = script(ROOT / "site" / "gather.py")
 every_chapter = pytest.mark.parametrize("path", gather.CHAPTERS, ids=lambda path: path.stem)
 PAGES = sorted((ROOT / "site" / "pages").glob("*.md"))
 

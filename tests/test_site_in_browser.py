@@ -1,6 +1,5 @@
 """The built site, opened from its folder in Chromium without any network: pages, formulas, links, search, readers."""
 
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 import torch
-from browser import chromium, installed
 from torch.testing import assert_close
 
 from gm_helpers import recipes
@@ -32,15 +30,6 @@ def site(tmp_path_factory):
     build = [python, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
     subprocess.run([*build, str(folder / "sources"), str(folder / "site")], check=True)
     return folder / "site"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not (path := installed()):
-        without = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        without("no Chromium here: install the package chromium, and these tests will run")
-    with chromium(path) as own:
-        yield own
 
 
 @pytest.fixture(params=[(1280, "light"), (1280, "dark"), (390, "light")], ids=["wide", "dark", "narrow"])
@@ -130,8 +119,7 @@ def test_one_slider_of_the_home_page_moves_all_three_pictures_by_keys_and_a_path
     assert pictures()[:2] == first[:2]
 
 
-@pytest.mark.parametrize("name", ["index"])
-def test_the_search_finds_dequantization_in_the_chapter_on_flows(page, site, name):
+def test_the_search_finds_dequantization_in_the_chapter_on_flows(page, site):
     opened(page, site, "search", "?q=dequantization")
     page.wait_for_selector("#search-results li a")
     links = page.evaluate("[...document.querySelectorAll('#search-results li a')].map(own => own.getAttribute('href'))")
