@@ -5,63 +5,67 @@ const PIXEL = 6;                                       // of the screen for each
 const ALLOW_ARROWS = {"data-lm-suppress-shortcuts": "true"};  // else JupyterLab takes the keys for itself
 
 function start(name, build, data) {
-  for (const page of document.querySelectorAll(`.gm-page[data-page="${name}"]:not([data-alive])`)) {
-    page.setAttribute("data-alive", "");
-    page.style.cssText = "display:flex; flex-wrap:wrap; gap:16px; align-items:flex-start; max-width:900px; padding:3px; font:14px sans-serif";
-    build(page, data, network(layers(data), data.black));
-  }
+  document.querySelectorAll(`.gm-page[data-page="${name}"]:not([data-alive])`).forEach(page => begin(page, build, data));
+}
+
+function begin(page, build, data) {
+  page.setAttribute("data-alive", "");
+  page.style.cssText = "display:flex; flex-wrap:wrap; gap:16px; align-items:flex-start; max-width:900px; padding:3px; font:14px sans-serif";
+  build(page, data);
 }
 
 // ---------------------------------------------------------------- weights from text
 
 function halves(base64) {                              // float16 numbers, as text, to float32
-  const bytes = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
-  const words = new DataView(bytes.buffer), numbers = new Float32Array(bytes.length / 2);
+  const letters = atob(base64), numbers = new Float32Array(letters.length / 2);
+  const sizes = Float64Array.from({length: 32}, (_, exponent) => 2 ** (Math.max(exponent, 1) - 25));
   for (let i = 0; i < numbers.length; i++) {
-    const word = words.getUint16(2 * i, true), exponent = word >> 10 & 31, fraction = word & 1023;
-    const size = exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * fraction / 1024;
+    const word = letters.charCodeAt(2 * i) | letters.charCodeAt(2 * i + 1) << 8, exponent = word >> 10 & 31;
+    const size = sizes[exponent] * (word & 1023 | (exponent ? 1024 : 0));
     numbers[i] = word >> 15 ? -size : size;
   }
   return numbers;
 }
 
-function wholes(text) {                                // gives the next row of whole numbers; quantize.py has the code
-  const letters = [...Array(94).keys()].map(i => i + 33).filter(own => !'"\\<'.includes(String.fromCharCode(own)));
-  const values = new Uint8Array(127), bits = new Uint8Array(text.length / 2 * 13);
-  letters.forEach((letter, value) => { values[letter] = value; });
-  for (let i = 0, at = 0; i < text.length; i += 2) {
-    const number = 91 * values[text.charCodeAt(i)] + values[text.charCodeAt(i + 1)];
-    for (let bit = 0; bit < 13; bit++) bits[at++] = number >> bit & 1;
-  }
-  let at = 0;
-  const take = count => {
-    let number = 0;
-    for (let i = 0; i < count; i++) number |= bits[at++] << i;
-    return number;
-  };
-  return count => {
-    const k = take(4), row = new Float32Array(count);
-    for (let i = 0; i < count; i++) {
-      let high = 0;
-      while (bits[at++] === 0) high++;
-      const folded = high << k | take(k);
-      row[i] = folded & 1 ? -(folded + 1) / 2 : folded / 2;
+function wholes(text, lengths) {                       // the whole numbers of rows of these lengths; quantize.py has the code
+  const values = new Uint8Array(127), words = new Uint16Array(text.length / 2);
+  [...Array(94).keys()].map(i => i + 33).filter(own => !'"\\<'.includes(String.fromCharCode(own)))
+    .forEach((letter, value) => { values[letter] = value; });
+  for (let i = 0; i < words.length; i++) words[i] = 91 * values[text.charCodeAt(2 * i)] + values[text.charCodeAt(2 * i + 1)];
+  const numbers = new Float32Array(lengths.reduce((sum, own) => sum + own, 0));
+  let next = 0, bits = 0, held = 0, at = 0;            // of each word 13 bits, the first one lowest
+  for (const length of lengths) {
+    for (; held < 4; held += 13) bits |= words[next++] << held;
+    const k = bits & 15;
+    bits >>>= 4;
+    held -= 4;
+    for (const end = at + length; at < end; at++) {
+      let high = 0;                                    // zeros, which a 1 ends
+      for (; !bits; held = 13) { high += held; bits = words[next++]; }
+      const zeros = 31 - Math.clz32(bits & -bits);
+      bits >>>= zeros + 1;
+      held -= zeros + 1;
+      for (; held < k; held += 13) bits |= words[next++] << held;
+      const folded = high + zeros << k | bits & (1 << k) - 1;
+      bits >>>= k;
+      held -= k;
+      numbers[at] = folded & 1 ? -(folded + 1) / 2 : folded / 2;
     }
-    return row;
-  };
+  }
+  return numbers;
 }
 
 function layers({sizes, activations, halves: base64, text}) { // weight: one row for each output
-  const all = halves(base64), row = text && wholes(text);
-  let at = 0;
-  const take = count => all.subarray(at, at += count);
+  const all = halves(base64), rows = sizes.slice(1).flatMap((outputs, i) => Array(outputs).fill(sizes[i]));
+  let at = 0, from = 0;
+  const take = count => all.subarray(at, at += count), whole = text && wholes(text, rows);
   return activations.map((activation, i) => {
     const [inputs, outputs] = [sizes[i], sizes[i + 1]];
     let weight = take(text ? outputs : inputs * outputs);
     if (text) {                                        // each row's step is here, its whole numbers are in the text
       const steps = weight;
-      weight = new Float32Array(inputs * outputs);
-      steps.forEach((step, to) => weight.set(row(inputs).map(own => own * step), to * inputs));
+      weight = whole.subarray(from, from += inputs * outputs);
+      for (let j = 0; j < weight.length; j++) weight[j] *= steps[j / inputs | 0];
     }
     return {weight, bias: take(outputs), activation};
   });
@@ -77,19 +81,22 @@ const ACTIVATIONS = {
   "": a => a,
 };
 
-function linear(weight, bias, input) {
-  return bias.map((own, row) => {
-    for (let i = 0, at = row * input.length; i < input.length; i++) own += weight[at + i] * input[i];
-    return own;
-  });
-}
-
-function pass(x, {weight, bias, activation}) {
-  return linear(weight, bias, x).map(ACTIVATIONS[activation]);
+function pass(x, {weight, bias, activation}) {         // plain loops, which are several times as fast as `map`
+  const y = new Float32Array(bias.length), size = x.length;
+  for (let row = 0, at = 0; row < y.length; row++) {
+    let even = bias[row], odd = 0, i = 0;              // two sums: neither addition waits for the other
+    for (; i + 1 < size; i += 2, at += 2) {
+      even += weight[at] * x[i];
+      odd += weight[at + 1] * x[i + 1];
+    }
+    if (i < size) even += weight[at++] * x[i];
+    y[row] = even + odd;
+  }
+  return y.map(ACTIVATIONS[activation]);
 }
 
 function network(layers, black) {                      // a code to grey values 0…255, from outputs between black and 1
-  return z => layers.reduce(pass, z).map(y => Math.round(255 * (y - black) / (1 - black)));
+  return z => layers.reduce(pass, Float32Array.from(z)).map(y => Math.round(255 * (y - black) / (1 - black)));
 }
 
 // ---------------------------------------------------------------- parts of a page
@@ -132,7 +139,8 @@ const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * 
 
 // ---------------------------------------------------------------- the plane of two latents
 
-function latentPad(page, data, decode) {
+function latentPad(page, data) {
+  const decode = network(layers(data), data.black);
   const SIDE = 450, [left, top, right, bottom] = data.frame.map(own => own * SIDE), reach = data.reach;
   const pad = add(page, "canvas", {width: SIDE, height: SIDE, tabindex: 0, role: "slider", "aria-label":
     "latent code z1, z2: arrow keys move the point", "aria-valuemin": -reach, "aria-valuemax": reach, class: "gm-pad", ...ALLOW_ARROWS});
@@ -204,7 +212,8 @@ function plane(decode, reach) {                        // decoded digits, dark o
 
 // ---------------------------------------------------------------- one slider for each latent
 
-function latentSliders(page, data, decode) {
+function latentSliders(page, data) {
+  const decode = network(layers(data), data.black);
   const left = add(page, "div"), paintDigit = pictures(left, 1, PIXEL), reading = add(left, "div", {"aria-live": "polite"});
   const grid = add(page, "div");
   grid.style.cssText = "flex:1 1 285px; display:grid; grid-template-columns:repeat(auto-fit, 285px); gap:2px 16px";
@@ -259,7 +268,8 @@ function spherical(start, end, t) {                    // as nn.slerp
   return start.map((own, i) => (Math.sin((1 - t) * angle) * own + Math.sin(t * angle) * end[i]) / Math.sin(angle));
 }
 
-function latentWalk(page, data, decode) {
+function latentWalk(page, data) {
+  const decode = network(layers(data), data.black);
   const STOPS = 9, SECONDS = 4;                        // images along the way; from one end to the other
   const samples = data.codes.map((code, i) => ({code, name: `a ${data.labels[i]}`}));
   const draw = () => ({code: samples[0].code.map(normal), name: "a draw of N(0, I)"});

@@ -35,22 +35,24 @@ def latent_pad(model: VAE, codes: Tensor, labels: Tensor, figure_dir: str = "", 
 
     codes: (N, 2), of images of the classes `labels` (N,), drawn behind the point. name: of the still picture.
     """
-    figure, axis = plt.subplots(figsize=(4.5, 4.5))
-    _draw_plane(axis, codes, labels)
-    background = figures.to_png(figure, "")
-    left, bottom, right, top = axis.get_position().extents  # where they were put in drawing
-    plane = {
-        "still": base64.b64encode(background).decode(),
-        "frame": [left, 1 - top, right, 1 - bottom],
-        "reach": REACH,
-    }
+    data = pad_data(model, codes, labels)
     ends = labels.unique()[:2].tolist()
     alt = (
         "The codes of test images in the plane, each drawn as its digit. Three crosses lead from the middle of the "
         f"codes of {ends[0]} to that of {ends[-1]}; beside the plane stands what each of them is decoded to."
     )
     still = figures.to_png(_draw_way(model, codes, labels), alt)
-    _page(name, alt, still, "latentPad", plane | decoder(model), figure_dir, figures.SCALE)
+    _page(name, alt, still, "latentPad", data, figure_dir, figures.SCALE)
+
+
+def pad_data(model: VAE, codes: Tensor, labels: Tensor) -> dict[str, Any]:
+    """What `pad.js` needs for a pad: the picture of the plane, where its axes stand in it, and the decoder."""
+    figure, axis = plt.subplots(figsize=(4.5, 4.5))
+    _draw_plane(axis, codes, labels)
+    background = figures.to_png(figure, "")
+    left, bottom, right, top = axis.get_position().extents  # where they were put in drawing
+    frame = [left, 1 - top, right, 1 - bottom]
+    return {"still": base64.b64encode(background).decode(), "frame": frame, "reach": REACH} | decoder(model)
 
 
 def _draw_plane(axis: Axes, codes: Tensor, labels: Tensor) -> None:
@@ -87,16 +89,21 @@ def latent_sliders(model: VAE, x: Tensor, labels: Tensor, figure_dir: str = "") 
     """
     mean, log_var = model.encode(x)
     kl = kl_standard_normal(mean.reshape(-1, 1), log_var.reshape(-1, 1)).view_as(mean).mean(0)  # of each latent alone
-    order = kl.argsort(descending=True).tolist()
-    data = {"codes": _rounded(mean, 3), "labels": labels.tolist(), "order": order, "kl": kl.tolist()}
-    moved = [*order[:3], order[-1]]
+    data = sliders_data(model, mean, kl, labels)
+    moved = [*data["order"][:3], data["order"][-1]]
     names = ", ".join(f"z{latent + 1}" for latent in moved)
     alt = (
         f"A {labels[0]}, decoded with one latent moved from −3 to 3 in each row and the others kept: {names}. The "
         "first carry most of the divergence and change the digit most, the last carries least."
     )
     still = figures.to_png(_draw_moved(model, mean[0], moved, kl), alt)
-    _page("1.14-sliders", alt, still, "latentSliders", data | decoder(model), figure_dir, figures.SCALE)
+    _page("1.14-sliders", alt, still, "latentSliders", data, figure_dir, figures.SCALE)
+
+
+def sliders_data(model: VAE, codes: Tensor, kl: Tensor, labels: Tensor) -> dict[str, Any]:
+    """What `pad.js` needs for sliders: codes (N, D) of the classes `labels`, each latent's KL (D,), and the decoder."""
+    data = {"codes": _rounded(codes, 3), "labels": labels.tolist(), "kl": kl.tolist()}
+    return data | {"order": kl.argsort(descending=True).tolist()} | decoder(model)
 
 
 @torch.no_grad()
@@ -124,16 +131,10 @@ def walk(model: GAN, codes: Tensor, labels: Tensor, figure_dir: str = "", name: 
     codes: (N, D), draws of N(0, I). labels: (N,), what a classifier names their images: the first few of each class can
     be chosen, and the way begins between the first 2 and the first 7. name: of the still picture.
     """
-    codes, labels = codes.detach().cpu().float(), labels.cpu()
-    chosen = torch.cat([(labels == own).nonzero()[:EACH, 0] for own in labels.unique()])
-    classes = labels[chosen].tolist()
-    ends = [min(bisect_left(classes, own), len(classes) - 1) for own in (2, 7)]
-    if ends[0] == ends[1]:  # there is neither a 2 nor what stands before a 7
-        ends = [0, len(classes) - 1]
+    data = walk_data(model, codes, labels)
     layers = quantize.folded(cast(Generator, model.generator).layers)
-    data = generator(model) | {"codes": _rounded(codes[chosen], 4), "labels": classes}
-    data |= {"numbers": chosen.tolist(), "ends": ends}
-    start, end = codes[chosen[ends]]
+    classes, ends = data["labels"], data["ends"]
+    start, end = codes.detach().cpu().float()[data["numbers"]][ends]
     middles = (between(start, end, torch.tensor([[0.5]])).norm() for between in (torch.lerp, slerp))
     alt = (
         "Nine images on the straight way from a {} to a {}, nine on the spherical one; the norm of z, above each, is "
@@ -141,6 +142,18 @@ def walk(model: GAN, codes: Tensor, labels: Tensor, figure_dir: str = "", name: 
     ).format(*(classes[own] for own in ends), *middles)
     still = figures.to_png(_draw_walk(layers, start, end), alt)
     _page(name, alt, still, "latentWalk", data, figure_dir, figures.SCALE)
+
+
+def walk_data(model: GAN, codes: Tensor, labels: Tensor) -> dict[str, Any]:
+    """What `pad.js` needs for a walk: the noises that can be chosen, where it begins and ends, and the generator."""
+    labels = labels.cpu()
+    chosen = torch.cat([(labels == own).nonzero()[:EACH, 0] for own in labels.unique()])
+    classes = labels[chosen].tolist()
+    ends = [min(bisect_left(classes, own), len(classes) - 1) for own in (2, 7)]
+    if ends[0] == ends[1]:  # there is neither a 2 nor what stands before a 7
+        ends = [0, len(classes) - 1]
+    data = {"codes": _rounded(codes.detach().cpu().float()[chosen], 4), "labels": classes}
+    return data | {"numbers": chosen.tolist(), "ends": ends} | generator(model)
 
 
 def _draw_walk(layers: list[quantize.Layer], start: Tensor, end: Tensor) -> Figure:

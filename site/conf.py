@@ -26,6 +26,7 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_js_files = [(name, {"defer": "defer"}) for name in ("pad.js", "flow.js", "living.js")]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {

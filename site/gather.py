@@ -2,7 +2,7 @@
 
     .venv-site/bin/python site/gather.py build/site    # `make site` does, and has Sphinx make _site of it
 
-No notebook is executed; the weights of three shipped models become scripts. In the notebooks' copies pictures have
+No notebook is executed; the weights of shipped models become scripts. In the notebooks' copies pictures have
 their alternative texts where myst-nb looks for them, folded code is named by its first line, and a link to a file of
 the project leads to its repository, or is only text while settings.json names none.
 """
@@ -24,6 +24,13 @@ SITE = Path(__file__).parent
 ROOT = SITE.parent
 CHAPTERS = sorted((ROOT / "notebooks").glob("[1-9]_*.ipynb"))
 STILL = "<p class='gm-still'><em>A still picture; in JupyterLab, once the notebook has run, it has sliders.</em></p>"
+# What lives in the page: the call in a notebook -> the function of the scripts that takes its place, and its model.
+LIVING = {
+    "pages.latent_pad(": ("latentPad", "vae-2d"),
+    "pages.latent_sliders(": ("latentSliders", "vae-20d"),
+    "pages.walk(": ("latentWalk", "gan"),
+    "widgets.warped_plane(": ("flowLayers", "flow-2d"),
+}
 
 
 def settings() -> dict[str, str]:
@@ -54,8 +61,16 @@ def chapter(path: Path) -> NotebookNode:
             if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
                 own["image"] = {"alt": alt}
             if "gm-still" in output.get("data", {}).get("text/html", ""):
-                output.data["text/html"] = STILL
+                output.data["text/html"] = place(cell.source)
     return book
+
+
+def place(source: str) -> str:
+    """What stands below a still picture: a sentence, or the place of the page that lives without a kernel."""
+    for call, (build, model) in LIVING.items():
+        if call in source:
+            return f"<div class='gm-page' data-build='{build}' data-model='{model}'></div>"
+    return STILL
 
 
 def measured() -> str:
@@ -93,13 +108,22 @@ def references() -> str:
     return "# References\n\n" + "\n".join(sorted(cited, key=str.casefold)) + "\n"
 
 
+@torch.no_grad()
 def weights() -> dict[str, str]:
-    """What the living part of the home page runs: name of a model -> a script that hands its weights over."""
-    codes = torch.randn(4, 100, generator=torch.Generator().manual_seed(3))  # of the GAN's path
-    vae, gan, flow = (recipes.pretrained(own, "cpu") for own in ("vae-2d", "gan", "flow-2d"))
+    """What lives in the pages: name of a model -> a script that hands over its weights, and where it begins."""
+    vae, sliders, gan, flow, classifier = (
+        recipes.pretrained(own, "cpu") for own in ("vae-2d", "vae-20d", "gan", "flow-2d", "digit-classifier")
+    )
+    starts = json.loads((SITE / "starts.json").read_text(encoding="utf-8"))
+    codes, kl, labels = (
+        {name: torch.tensor(own[key]) for name, own in starts.items()} for key in ("codes", "kl", "labels")
+    )
+    noise = torch.randn(200, 100, generator=torch.Generator().manual_seed(3))
+    named = classifier((gan.generator(noise).view(-1, 1, 28, 28) + 1) / 2).argmax(1)
     data = {
-        "vae-2d": pages.decoder(vae),
-        "gan": pages.generator(gan) | {"codes": codes.double().round(decimals=4).tolist()},
+        "vae-2d": pages.pad_data(vae, codes["vae-2d"], labels["vae-2d"]),
+        "vae-20d": pages.sliders_data(sliders, codes["vae-20d"], kl["vae-20d"], labels["vae-20d"]),
+        "gan": pages.walk_data(gan, noise, named),
         "flow-2d": pages.couplings(flow),
     }
     return {name: f"GM.arrived({json.dumps(name)}, {json.dumps(own)});\n" for name, own in data.items()}
@@ -125,7 +149,7 @@ def gather(target: Path) -> None:
         nbformat.write(chapter(path), target / path.name)
     (target / "_static" / "mathjax").mkdir(parents=True, exist_ok=True)
     shutil.copy(mathjax(), target / "_static" / "mathjax")
-    for own in (SITE / "course.css", SITE / "living.js", ROOT / "gm_helpers" / "pad.js"):
+    for own in (*SITE.glob("*.js"), SITE / "course.css", ROOT / "gm_helpers" / "pad.js"):
         shutil.copy(own, target / "_static")
     (target / "_static" / "weights").mkdir(exist_ok=True)
     for name, script in weights().items():

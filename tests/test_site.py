@@ -6,7 +6,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from conftest import script
+from torch.testing import assert_close
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,9 +51,33 @@ def test_nothing_of_a_chapter_but_links_and_sentences_for_jupyterlab_is_changed(
     link = re.compile(r"\[([^\]]+)\]\([^)]*\)")
     for before, cell in zip(committed.cells, book.cells, strict=True):
         assert link.sub(r"\1", cell.source) == link.sub(r"\1", before.source)
-        stills = [own for own in cell.get("outputs", []) if "gm-still" in own.get("data", {}).get("text/html", "")]
-        assert all(own.data["text/html"] == gather.STILL for own in stills)
+        kept = [
+            (old, new)
+            for old, new in zip(before.get("outputs", []), cell.get("outputs", []), strict=True)
+            if "gm-still" in old.get("data", {}).get("text/html", "")
+        ]
+        assert all(new.data["text/html"] == gather.place(before.source) for _, new in kept)
         assert len(cell.get("outputs", [])) == len(before.get("outputs", []))
+
+
+def test_what_lives_without_a_kernel_gets_its_place_and_the_rest_a_sentence():
+    assert gather.place("x = 1\npages.walk(trained, offered)") == (
+        "<div class='gm-page' data-build='latentWalk' data-model='gan'></div>"
+    )
+    assert gather.place("widgets.two_normals(figure_dir)") == gather.STILL
+    sources = "".join(cell.source for path in gather.CHAPTERS for cell in nbformat.read(path, as_version=4).cells)
+    assert [call for call in gather.LIVING if call not in sources] == []
+
+
+def test_the_pad_and_the_sliders_of_the_site_begin_where_the_shipped_models_encode_test_images():
+    starts = script(ROOT / "site" / "starts.py")
+    committed, now = json.loads(starts.STARTS.read_text(encoding="utf-8")), starts.starts()
+    assert committed.keys() == now.keys()
+    for name, own in now.items():
+        assert committed[name]["labels"] == own["labels"]
+        for part in ("codes", "kl"):
+            expected = torch.tensor(own[part])
+            assert_close(torch.tensor(committed[name][part]), expected, rtol=0, atol=0.011)  # both are rounded
 
 
 def test_a_link_to_a_file_leads_into_the_repository_or_is_only_text_and_other_links_stay(monkeypatch):

@@ -101,6 +101,159 @@ def test_the_three_models_of_the_home_page_compute_what_torch_computes(three):
         assert_close(by_page("GM.flow.forward(z).point", x).float(), z, rtol=0, atol=1e-3)
 
 
+@pytest.fixture(params=["mouse and keys", "touch"])
+def chapter(request, browser, site):
+    """Opens a chapter at its n-th page that lives, when it does: the browser's page, and that place in it."""
+    touch = request.param == "touch"
+    context = browser.new_context(
+        offline=True, has_touch=touch, viewport={"width": 390 if touch else 1280, "height": 900}
+    )
+    page = context.new_page()
+
+    def come_to_life(name, number=0):
+        page.goto((site / f"{name}.html").as_uri())
+        place = page.locator(".gm-page").nth(number)
+        assert not place.get_attribute("data-alive")
+        assert page.locator("script[src*=weights]").count() == 0
+        place.evaluate("own => own.closest('details')?.setAttribute('open', '')")
+        place.scroll_into_view_if_needed()
+        page.wait_for_function("own => own.dataset.ms", arg=place.element_handle())
+        return place
+
+    def pressed(place, x, y):  # shares of its width and height
+        place.scroll_into_view_if_needed()
+        box = place.bounding_box()
+        at = box["x"] + x * box["width"], box["y"] + y * box["height"]
+        (page.touchscreen.tap if touch else page.mouse.click)(*at)
+        page.wait_for_timeout(200)
+
+    yield come_to_life, pressed
+    context.close()
+
+
+def pixels(place, number=-1):
+    """What stands in one of a page's canvases."""
+    return place.locator("canvas").nth(number).evaluate("own => own.toDataURL()")
+
+
+def moved_by(place, handle, key):
+    """Whether a key, pressed on that part of a page, changes both its last picture and what it says."""
+    before = pixels(place), place.locator("[aria-live]").inner_text()
+    handle.focus()
+    handle.press(key)
+    place.page.wait_for_timeout(200)
+    after = pixels(place), place.locator("[aria-live]").inner_text()
+    return [old != new for old, new in zip(before, after, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("1_vae", 0), ("1_vae", 1), ("1_vae", 2), ("2_gan", 0), ("3_flows", 0), ("3_flows", 1)]
+)
+def test_each_living_page_of_a_chapter_takes_the_place_of_its_still_picture_and_obeys_keys(chapter, name, number):
+    come_to_life, _ = chapter
+    place = come_to_life(name, number)
+    assert not place.locator("xpath=../..").locator(".image-reference").is_visible()
+    handle = place.locator("[role=slider], input[type=range]").first
+    assert moved_by(place, handle, "ArrowRight")
+
+
+def test_a_chapter_has_no_other_living_pages(page, site):
+    for name, builds in {
+        "1_vae": ["latentPad", "latentSliders", "latentPad"],
+        "2_gan": ["latentWalk"],
+        "3_flows": ["flowLayers", "flowLayers"],
+    }.items():
+        page.goto((site / f"{name}.html").as_uri())
+        assert page.evaluate("[...document.querySelectorAll('.gm-page')].map(own => own.dataset.build)") == builds
+
+
+def test_the_pad_decodes_where_mouse_or_finger_points(chapter):
+    come_to_life, pressed = chapter
+    place = come_to_life("1_vae")
+    pressed(place.locator(".gm-pad"), 0.3, 0.6)
+    z = [float(own.replace("−", "-")) for own in re.findall(r"= (−?[\d.]+)", place.locator("[aria-live]").inner_text())]
+    assert z[0] < -1
+    assert z[1] < 0
+    grey = "own => [...own.getContext('2d').getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0)"
+    shown = torch.tensor(place.locator("canvas.gm-digit").evaluate(grey))
+    expected = 255 * recipes.pretrained("vae-2d", "cpu").decode(torch.tensor([z])).sigmoid()[0]
+    assert (shown - expected).abs().max() < 8  # the coordinates that can be read are rounded to 0.01
+
+
+def test_sliders_walk_and_depth_obey_mouse_or_finger(chapter):
+    come_to_life, pressed = chapter
+    for name, number, position in (("1_vae", 1, 0.9), ("2_gan", 0, 0.9), ("3_flows", 0, 0.1)):
+        place = come_to_life(name, number)
+        before = pixels(place)
+        pressed(place.locator("input[type=range]").first, position, 0.5)
+        assert pixels(place) != before
+
+
+def test_the_flow_s_page_says_the_log_density_that_torch_computes_where_it_is_pointed(chapter):
+    come_to_life, pressed = chapter
+    place, flow = come_to_life("3_flows"), recipes.pretrained("flow-2d", "cpu")
+    for _ in range(16):
+        place.get_by_label("depth (layers)").press("ArrowLeft")
+    with torch.no_grad():
+        [sample] = flow.inverse(torch.tensor([[0.3, -0.4]]))[0].tolist()
+    pressed(place.locator("canvas"), (sample[0] + 4) / 8, (4 - sample[1]) / 8)
+    told = place.locator("[aria-live]").inner_text().replace("−", "-")
+    assert "after 0 layers" in told
+    x, z = ([float(own) for own in pair.split(",")] for pair in re.findall(r"[xz] = \(([^)]+)\)", told))
+    whole, of_z, log_det = map(float, re.findall(r"(-?[\d.]+) = (-?[\d.]+) \+ (-?[\d.]+) nats", told)[0])
+    with torch.no_grad():
+        expected, change = flow.bijection(torch.tensor([x]))
+    assert_close(torch.tensor([z]), expected, rtol=0, atol=0.1)  # x can be read to 0.01
+    assert abs(log_det - change.item()) < 0.1
+    assert abs(whole - of_z - log_det) < 0.02
+    assert abs(of_z + torch.tensor(z).square().sum().item() / 2 + 1.8379) < 0.05
+
+
+def test_the_flow_is_a_bijection_at_every_depth_and_its_tables_are_near(three):
+    found = three.evaluate("""() => {
+        const exact = flowOf(GM.models['flow-2d']), rough = flowOf(GM.models['flow-2d'], tabled);
+        const errors = {back: 0, logDet: 0, table: 0};
+        for (const depth of [0, 0.25, 1, 3.5, 8]) for (const x of cloud(exact, 50)) {
+            const there = exact.forward(x, depth), near = rough.forward(x, depth);
+            const back = exact.inverse(there.point, depth);
+            const far = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
+            errors.back = Math.max(errors.back, far(back.point, x));
+            errors.logDet = Math.max(errors.logDet, Math.abs(there.logDet + back.logDet));
+            errors.table = Math.max(errors.table, far(near.point, there.point));
+        }
+        return errors;
+    }""")
+    assert found["back"] < 1e-4  # the networks compute in float32
+    assert found["logDet"] < 1e-3
+    assert found["table"] < 0.02  # of a plane eight wide: a pixel
+
+
+def test_the_log_determinant_of_a_part_of_a_layer_is_that_of_its_jacobian(three):
+    error = three.evaluate("""() => {
+        const flow = flowOf(GM.models['flow-2d']), step = 1e-3, depth = 2.25;
+        return Math.max(...cloud(flow, 20).map(x => {
+            const column = i => {
+                const shifted = own => x.map((value, j) => value + own * (i === j));
+                const [a, b] = [step, -step].map(own => flow.forward(shifted(own), depth).point);
+                return a.map((own, j) => (own - b[j]) / (2 * step));
+            };
+            const [a, b] = [column(0), column(1)];
+            return Math.abs(Math.log(Math.abs(a[0] * b[1] - a[1] * b[0])) - flow.forward(x, depth).logDet);
+        }));
+    }""")
+    assert error < 0.02  # differences of float32 over 2e-3
+
+
+def test_twenty_sliders_decode_what_torch_decodes(chapter):
+    come_to_life, _ = chapter
+    place, vae = come_to_life("1_vae", 1), recipes.pretrained("vae-20d", "cpu")
+    z = torch.randn(10, 20, generator=torch.Generator().manual_seed(0))
+    own = "(_, z) => [...network(layers(GM.models['vae-20d']), 0)(z)]"
+    shown = torch.tensor([place.evaluate(own, code.tolist()) for code in z])
+    with torch.no_grad():
+        assert_close(shown.float(), 255 * vae.decode(z).sigmoid(), rtol=0, atol=2)
+
+
 def test_one_slider_of_the_home_page_moves_all_three_pictures_by_keys_and_a_path_ends_where_it_began(three):
     def pictures():
         return three.evaluate("[...document.querySelectorAll('.gm-three canvas')].map(own => own.toDataURL())")
