@@ -28,7 +28,7 @@ from gm_helpers import files, publish, recipes, sources
 from gm_helpers.files import CourseError, UsageError
 from gm_helpers.sources import KERNEL
 
-ROOT = Path(__file__).parent.parent
+ROOT = files.root()
 NOTEBOOKS = ROOT / "notebooks"
 CELL_TIMEOUT = 4 * 3600  # seconds: far above any training; a message of the kernel that is lost would wait for ever
 CHAINED = r"Traceback .*\n(?: .*\n)*.*\n\n(?:During handling of|The above exception) .*\n\n(?=Traceback )"
@@ -85,9 +85,8 @@ def find(notebook: str | Path) -> Path:
     if not path.is_file():
         if str(notebook) in course():
             raise UsageError(f"{path} is missing: make it from its source by `make notebooks`")
-        raise UsageError(
-            f"there is no notebook {str(notebook)!r}: choose one of {', '.join(course())}, or give the path of a file"
-        )
+        choice = f"choose one of {', '.join(course())}, or give" if course() else "give"
+        raise UsageError(f"there is no notebook {str(notebook)!r}: {choice} the path of a file")
     return path
 
 

@@ -56,8 +56,8 @@ class Images(NamedTuple):
 
 
 def folder() -> Path:
-    """Where data sets lie: the environment variable GM_DATA, or `data/` at the repository's root; absolute."""
-    return files.folder(os.environ.get("GM_DATA") or Path(__file__).parent.parent / "data")
+    """Where data sets lie: the environment variable GM_DATA, or `data/` in the course's folder; absolute."""
+    return files.folder(os.environ.get("GM_DATA") or files.root() / "data")
 
 
 def load(dataset: str, split: str, device: str | torch.device = "cpu") -> Images:

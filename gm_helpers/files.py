@@ -37,6 +37,12 @@ def folder(text: str | Path) -> Path:
         raise UsageError(f"{text} is in the home of a user who isn't here: name another folder") from error
 
 
+def root() -> Path:
+    """The folder of the course, or, where the package is installed without it, the working directory."""
+    own = Path(__file__).absolute().parent.parent
+    return own if (own / "notebooks" / "source").is_dir() else Path.cwd()
+
+
 def make_folder(path: Path) -> None:
     """Make the folder where it is missing, and try that a file can be written there.
 

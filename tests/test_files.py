@@ -231,3 +231,10 @@ def test_a_lock_leaves_no_file(tmp_path, error):
         if error:
             raise error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_root_is_the_course_s_folder_and_without_the_course_the_working_one(tmp_path, monkeypatch):
+    assert files.root() == Path(__file__).absolute().parents[1]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "site-packages" / "gm_helpers" / "files.py"))
+    assert files.root() == tmp_path
