@@ -74,8 +74,7 @@ notebooks: $(STAMP) ## execute notebooks/source/*.md and write the committed not
 	$(PYTHON) -m gm_helpers notebooks $(SOURCES)
 
 html: $(STAMP) ## export the notebooks, or others as BOOKS, as pages that need nothing: build/html
-	$(PYTHON) -m nbconvert --to html --template export --TemplateExporter.extra_template_basedirs=site \
-	    --output-dir=build/html $(BOOKS)
+	$(PYTHON) site/export.py $(BOOKS)
 
 site: .venv-site/.installed ## make the course a site that needs no server: _site/index.html
 	.venv-site/bin/python site/gather.py build/site

@@ -11,11 +11,11 @@ import json
 import re
 import shutil
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
 import torch
+from export import mathjax
 from nbformat import NotebookNode
 
 from gm_helpers import pages, recipes
@@ -127,14 +127,6 @@ def weights() -> dict[str, str]:
         "flow-2d": pages.couplings(flow),
     }
     return {name: f"GM.arrived({json.dumps(name)}, {json.dumps(own)});\n" for name, own in data.items()}
-
-
-def mathjax() -> Path:
-    """MathJax in one file, fonts included, which a page that is itself a file can load."""
-    spec = find_spec("mathjax")
-    if spec is None or spec.origin is None:
-        sys.exit("MathJax's files are missing: install site/requirements.txt, as `make site` does")
-    return Path(spec.origin).parent / "static" / "mathjax" / "es5" / "tex-svg.js"
 
 
 def gather(target: Path) -> None:

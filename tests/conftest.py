@@ -4,6 +4,7 @@ import importlib.util
 import multiprocessing
 import os
 import signal
+import sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,7 +53,11 @@ def script(path: Path):
     """A Python file of the project that is no module of the package, imported."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     own = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(own)
+    sys.path.insert(0, str(path.parent))  # as Python does
+    try:
+        spec.loader.exec_module(own)
+    finally:
+        sys.path.remove(str(path.parent))
     return own
 
 

@@ -4,13 +4,12 @@ import json
 import math
 import re
 import shutil
-import subprocess
-import sys
 
 import nbformat
 import pytest
 import torch
 from browser import NOTEBOOKS, command, jupyterlab, open_notebook, run_all, run_cells
+from conftest import script
 from nbclient import NotebookClient
 
 from gm_helpers import recipes
@@ -283,10 +282,7 @@ with torch.no_grad():
 
 def export(path, folder):
     """A notebook as an HTML page, made as `make html` makes it."""
-    template = ["--template=export", f"--TemplateExporter.extra_template_basedirs={NOTEBOOKS.parent / 'site'}"]
-    command = [sys.executable, "-m", "nbconvert", "--to=html", *template, f"--output-dir={folder}", path]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder / f"{path.stem}.html"
+    return script(NOTEBOOKS.parent / "site" / "export.py").export([path], folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +347,19 @@ def test_an_exported_chapter_folds_what_is_tagged_and_its_pictures_have_alternat
     summary = page.locator(".celltag_hide-input summary").first
     assert summary.inner_text() == first.source.splitlines()[0].removeprefix("# ") + " …"
     assert summary.evaluate("own => getComputedStyle(own).cursor") == "pointer"
+
+
+def test_an_exported_chapter_typesets_its_formulas_and_asks_nobody(page, tmp_path):
+    page.context.set_offline(True)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(export(NOTEBOOKS / "2_gan.ipynb", tmp_path).as_uri(), wait_until="domcontentloaded")
+    page.wait_for_function("window.MathJax?.startup?.promise?.then(() => true)", timeout=60_000)
+    assert page.locator("mjx-container").count() > 300
+    assert page.locator("mjx-merror, [data-mml-node=merror]").count() == 0
+    text = page.locator(".jp-RenderedMarkdown").all_inner_texts()
+    assert [own for own in text if re.search(r"\$[^$]+\$|\\frac", own)] == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 def test_an_alternative_text_with_quotes_stands_in_the_exported_page_as_it_is(page, tmp_path):
@@ -422,8 +431,8 @@ def test_the_cross_stands_where_the_code_is_over_the_still_picture_and_is_told_t
 
 def test_a_page_whose_script_runs_twice_is_built_once(offline):
     scripts = [own.text_content() for own in offline.locator("script").all()]
-    for script in (own for own in scripts if "gm-page" in own):
-        offline.evaluate(script)
+    for again in (own for own in scripts if "gm-page" in own):
+        offline.evaluate(again)
     assert offline.locator("canvas.gm-pad").count() == 1
     assert offline.locator("[data-page='1.14-sliders'] canvas").count() == 1
     assert offline.locator("[data-page='2.7-walk'] select").count() == 3
