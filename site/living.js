@@ -70,12 +70,12 @@ function digit(parent, title, latent) {
 }
 
 function moons(parent, title, latent, flow, path) {
-  const {own, told} = figure(parent, title, latent), reach = 2;
+  const {own, told} = figure(parent, title, latent), reach = 1.8;
   const canvas = add(own, "canvas", {width: 2 * SIDE, height: 2 * SIDE, role: "img"});
   canvas.style.cssText = `display:block; width:${SIDE}px; height:${SIDE}px; background:white; margin-bottom:4px`;
   told();
   const at = ([x, y]) => [(x + reach) / (2 * reach) * 2 * SIDE, (reach - y) / (2 * reach) * 2 * SIDE];
-  const points = cloud(flow, 300), trail = Array.from({length: 101}, (_, i) => flow.inverse(path(i / 100)).point);
+  const points = cloud(flow, 500), trail = Array.from({length: 801}, (_, i) => flow.inverse(path(i / 800)).point);
   const context = canvas.getContext("2d");
   return z => {
     const {point} = flow.inverse(z);
@@ -110,7 +110,7 @@ const PANELS = {                                       // name -> what is built 
   "flow-2d": (place, data) => {
     const path = circle(1);
     GM.flow = flowOf(data);
-    const paint = moons(place, "flow", "2 latents, on a circle", GM.flow, path);
+    const paint = moons(place, "flow", "2 latents, on a circle", flowOf(data, tabled), path);
     return t => paint(path(t));
   },
 };

@@ -63,17 +63,22 @@ def test_a_page_asks_nobody_typesets_every_formula_and_fits_into_its_width(page,
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
 
 
+def serious(page, part):
+    """What axe-core finds in a part of a page that hinders readers seriously; formulas MathJax explains itself."""
+    [axe] = ENVIRONMENT.rglob("axe.min.js")
+    page.add_script_tag(path=str(axe))
+    run = f"axe.run({{include: [['{part}']], exclude: [['mjx-container']]}}, {{resultTypes: ['violations']}})"
+    found = page.evaluate(f"{run}.then(own => own.violations)")
+    bad = [own for own in found if own["impact"] in ("serious", "critical")]
+    return [(own["id"], [node["target"] for node in own["nodes"]][:3]) for own in bad]
+
+
 @each_page
 def test_axe_finds_nothing_serious_on_a_page(page, site, name):
     opened(page, site, name)
-    [axe] = ENVIRONMENT.rglob("axe.min.js")
-    page.add_script_tag(path=str(axe))
-    # formulas have twenty thousand parts, and MathJax says what they mean; of the code, a few blocks stand for all
+    # of the code, a few blocks stand for all
     page.evaluate("[...document.querySelectorAll('.highlight')].slice(12).forEach(own => own.remove())")
-    run = "axe.run({exclude: [['mjx-container']]}, {resultTypes: ['violations']}).then(own => own.violations)"
-    found = page.evaluate(run)
-    serious = [own for own in found if own["impact"] in ("serious", "critical")]
-    assert [(own["id"], [node["target"] for node in own["nodes"]][:3]) for own in serious] == []
+    assert serious(page, "html") == []
 
 
 @pytest.fixture
@@ -155,6 +160,7 @@ def test_each_living_page_of_a_chapter_takes_the_place_of_its_still_picture_and_
     assert not place.locator("xpath=../..").locator(".image-reference").is_visible()
     handle = place.locator("[role=slider], input[type=range]").first
     assert moved_by(place, handle, "ArrowRight")
+    assert serious(place.page, ".gm-page[data-alive]") == []
 
 
 def test_a_chapter_has_no_other_living_pages(page, site):
