@@ -65,3 +65,42 @@ class LinearGaussian:
         reconstruction = self.log_likelihood(x, mean) - 0.5 * spread / self.log_var.exp()
         prior = torch.zeros_like(mean), torch.eye(mean.shape[-1], dtype=x.dtype)
         return reconstruction - kl_normal(mean, covariance, *prior)
+
+
+@dataclass
+class Mixture:
+    """Σₖ wₖ N(μₖ, σₖ² I), and all that flow matching approximates where these are the data and the noise is N(0, I).
+
+    weights: (K,), adding up to 1. means: (K, D). stds: (K,). Float64, for use as an oracle.
+    """
+
+    weights: Tensor
+    means: Tensor
+    stds: Tensor
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """n draws, (n, D)."""
+        which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.means.shape[1], generator=generator, dtype=self.means.dtype)
+        return self.means[which] + self.stds[which, None] * noise
+
+    def log_prob(self, x: Tensor, t: float = 1.0) -> Tensor:
+        """log p_t(x) of x_t = (1 − t)·ε + t·x, (B,), in nats: the noise's density at 0, the data's at 1."""
+        return self._log_parts(x, torch.full((len(x),), t).to(x)).logsumexp(1)
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """E[x − ε | x_t] at points (B, D) and times (B,): in each part x and ε are jointly normal with x_t."""
+        away = x[:, None] - t[:, None, None] * self.means  # (B, K, D)
+        slope = (t[:, None] * self.stds**2 - (1 - t[:, None])) / self._variances(t)
+        share = self._log_parts(x, t).softmax(1)
+        return (share[:, :, None] * (self.means + slope[:, :, None] * away)).sum(1)
+
+    def _variances(self, t: Tensor) -> Tensor:
+        """Of x_t within each part, (B, K)."""
+        return (1 - t[:, None]) ** 2 + (t[:, None] * self.stds) ** 2
+
+    def _log_parts(self, x: Tensor, t: Tensor) -> Tensor:
+        """log wₖ N(x; t·μₖ, its variance) for each part, (B, K)."""
+        variances = self._variances(t)
+        squares = (x[:, None] - t[:, None, None] * self.means).square().sum(2) / variances
+        return self.weights.log() - 0.5 * (squares + x.shape[1] * (2 * torch.pi * variances).log())
