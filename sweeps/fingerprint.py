@@ -14,7 +14,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "gm_helpers"
 TRAINED_BY = ("fit", "ship")  # functions of recipes.py
 MEASURED_BY = ("evaluate", "pretrained")
-MEASURING = ("measure", "shipped")  # fields of a recipe that don't touch its training
+NOT_TRAINED_BY = ("measure", "shipped")  # fields of a recipe
+NOT_MEASURED_BY = ("schedules", "in_full", "shipped")
 Place = tuple[str, str]  # a module and a name in it
 
 
@@ -78,25 +79,30 @@ def uses(own: Module, name: str, node: ast.AST) -> Iterator[Place]:
         yield from uses(own, name, child)
 
 
+@cache
+def definition(package: Path, where: str, name: str) -> tuple[str, list[Place]]:
+    """The source of what that name is in that module, and of what runs on its import; and what both use."""
+    own = module(package, where)
+    nodes = own.bound.get(name, []) if name else [node for nodes in own.bound.values() for node in nodes]
+    nodes = [*nodes, *own.effects] if nodes else []
+    return "\n".join(map(ast.unparse, nodes)), [place for node in nodes for place in uses(own, where, node)]
+
+
 def reached(package: Path, start: list[Place], but: set[Place]) -> dict[Place, str]:
     """The source of every definition to which a way leads from there, around some."""
     found: dict[Place, str] = {}
     todo = list(start)
     while todo:
-        where, name = place = todo.pop()
-        own = module(package, where)
+        place = todo.pop()
         if place in found or place in but:
             continue
-        if name in own.imported:
-            todo.append(own.imported[name])
+        if place[1] in (imported := module(package, place[0]).imported):
+            todo.append(imported[place[1]])
             continue
-        nodes = own.bound.get(name, []) if name else [node for nodes in own.bound.values() for node in nodes]
-        if not nodes:
-            continue
-        found[place] = "\n".join(map(ast.unparse, nodes))
-        found[where, "on import"] = "\n".join(map(ast.unparse, own.effects))
-        for node in [*nodes, *own.effects]:
-            todo += uses(own, where, node)
+        text, used = definition(package, *place)
+        if text:
+            found[place] = text
+            todo += used
     return found
 
 
@@ -128,7 +134,8 @@ def _in_profile(package: Path, row: dict[str, ast.expr], profile: str) -> dict[s
 def recipe(name: str, profile: str, measuring: bool = False, package: Path = PACKAGE) -> str:
     """The hash of all that decides a training by that recipe, or a measurement of what came out of it."""
     row, own = _in_profile(package, rows(package)[name], profile), module(package, "recipes")
-    row = {key: node for key, node in row.items() if (measuring and key != "schedules") or key not in MEASURING}
+    left_out = NOT_MEASURED_BY if measuring else NOT_TRAINED_BY
+    row = {key: node for key, node in row.items() if key not in left_out}
     start = [("recipes", own) for own in (MEASURED_BY if measuring else TRAINED_BY)]
     start += [place for node in row.values() for place in uses(own, "recipes", node)]
     but = {("recipes", "RECIPES")} | (set() if measuring else {("recipes", "evaluate")})

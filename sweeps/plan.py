@@ -46,8 +46,13 @@ class Run:
     @property
     def folder(self) -> str:
         """Where its files lie, the same in every sweep that asks for this run."""
-        parts = f"{self.profile}-{self.dataset}", self.name, self.told or "recipe", f"seed-{self.seed}"
-        return "/".join(quote(part, safe="=,.-_") for part in parts)
+        parts = (
+            f"{self.profile}-{self.dataset}",
+            self.name,
+            self.told.replace(" ", ",") or "recipe",
+            f"seed-{self.seed}",
+        )
+        return "/".join(quote(part, safe="=,") for part in parts)
 
     @property
     def told(self) -> str:
@@ -86,11 +91,11 @@ def settings_in(told: str) -> dict[str, Any]:
     return {name: json.loads(value) for name, _, value in (own.partition("=") for own in told.split())}
 
 
-def read(name: str, folder: Path = HERE) -> dict[str, Any]:
-    """The sweep of that name with what it leaves out. Raises SweepError."""
-    path = folder / f"{name}.yaml"
+def read(name: str) -> dict[str, Any]:
+    """The sweep of that name in this folder, or of that absolute path, with what it leaves out. Raises SweepError."""
+    path = Path(name) if name.endswith(".yaml") else HERE / f"{name}.yaml"
     if not path.is_file():
-        there = ", ".join(sorted(own.stem for own in folder.glob("*.yaml")))
+        there = ", ".join(sorted(own.stem for own in HERE.glob("*.yaml")))
         raise SweepError(f"there is no sweep {name!r}: choose one of {there}, or write sweeps/{name}.yaml")
     try:
         own = yaml.safe_load(path.read_text("utf-8"))
