@@ -91,6 +91,7 @@ assignments: $(STAMP) .venv-graders/.installed ## write the exercises for nbgrad
 	$(PYTHON) -m gm_helpers assignments --out build
 
 sweep: .venv-sweep/.installed ## train what sweeps/SWEEP.yaml names, SWEEP=demo, and draw it with error bars (ON=slurm: on a cluster)
+	@test -f sweeps/$(ON)/config.yaml || { echo "There is no sweeps/$(ON)/config.yaml: say ON=local or ON=slurm." >&2; exit 1; }
 	@mkdir -p runs/sweeps
 	.venv-sweep/bin/python -m snakemake --snakefile sweeps/Snakefile --directory runs/sweeps --workflow-profile sweeps/$(ON) \
 	    --config sweep=$(SWEEP) $(SWEEP_OPTIONS)

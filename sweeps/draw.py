@@ -21,6 +21,12 @@ from matplotlib.axes import Axes
 from gm_helpers import figures
 from gm_helpers.files import write_atomically
 
+SAID = {
+    "test_negative_elbo": "−ELBO in nats, test images",
+    "test_frechet": "Fréchet distance, test images",
+    "test_bits_per_dim": "bits per dimension, test images",
+    "test_loss": "loss, test data",
+}
 Values = dict[str, list[float]]  # arguments as the table tells them -> the headline of each seed
 
 
@@ -55,9 +61,9 @@ def panel(axes: Axes, model: str, metric: str, values: Values) -> None:
     """One model: small dots for the seeds, error bars over them."""
     name, where, labels = places(list(values))
     for x, own in zip(where, values.values(), strict=True):
-        axes.plot([x] * len(own), own, "o", color="#999999", markersize=3)
+        axes.plot([x] * len(own), own, "o", color=figures.COLOURS[1], markersize=4, alpha=0.7, zorder=3)
     means, spreads = zip(*map(summary, values.values()), strict=True)
-    axes.errorbar(where, means, spreads, fmt="-o" if name else "o", capsize=4, color=figures.COLOURS[0])
+    axes.errorbar(where, means, spreads, fmt="-_" if name else "_", markersize=14, capsize=4, color=figures.COLOURS[0])
     if name and min(where) > 0 and max(where) > 5 * min(where):
         axes.set_xscale("log")
     axes.set_xticks(where, labels)
@@ -65,7 +71,7 @@ def panel(axes: Axes, model: str, metric: str, values: Values) -> None:
     if not name:
         axes.set_xlim(-1, len(where))
     seeds = len(next(iter(values.values())))
-    axes.set(title=f"{model}, {seeds} seeds", xlabel=name, ylabel=metric.replace("_", " "))
+    axes.set(title=f"{model}, {seeds} seeds", xlabel=name, ylabel=SAID.get(metric, metric))
 
 
 def main(table: Path, target: Path) -> None:
@@ -80,7 +86,7 @@ def main(table: Path, target: Path) -> None:
             f"{told or 'as in the recipe'} {mean:.4g} ± {spread:.2g}"
             for told, (mean, spread) in ((told, summary(seeds)) for told, seeds in values.items())
         ]
-        said.append(f"{model}, {metric.replace('_', ' ')}: {', '.join(ranges)}")
+        said.append(f"{model}, {SAID.get(metric, metric)}: {', '.join(ranges)}")
     alt = f"Mean and standard deviation over seeds, each seed a dot. {'; '.join(said)}"
     write_atomically(target, figures.to_png(figure, alt))
 

@@ -248,4 +248,6 @@ def test_the_figure_says_in_words_what_it_shows(gathered, style, tmp_path):
     draw.main(gathered[1], tmp_path / "mine.png")
     with Image.open(tmp_path / "mine.png") as picture:
         text = picture.text["Description"]
-    assert "vae-20d, test loss: hidden=3 1.5 ± 0, hidden=5 2.5 ± 0; 1_vae, figures: as in the recipe 1 ± 0" in text
+    assert (
+        "vae-20d, loss, test data: hidden=3 1.5 ± 0, hidden=5 2.5 ± 0; 1_vae, figures: as in the recipe 1 ± 0" in text
+    )
