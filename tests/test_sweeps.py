@@ -94,6 +94,10 @@ def test_what_holds_in_full_alone_counts_in_full(changes):
     assert changes("recipes.py", b'in_full={"dropout": 0.1}', b'in_full={"dropout": 0.2}', "full") == ["gan"]
 
 
+def test_a_name_that_a_module_has_from_another_is_followed_there():
+    assert ("vae", "VAE") in fingerprint.reached(fingerprint.PACKAGE, [("recipes", "VAE")], set())
+
+
 def test_the_sources_tell_the_same_table_as_the_package():
     assert list(fingerprint.rows()) == list(RECIPES)
     for name, recipe in RECIPES.items():
