@@ -14,6 +14,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "gm_helpers"
 TRAINED_BY = ("fit", "ship")  # functions of recipes.py
 MEASURED_BY = ("evaluate", "pretrained")
+REFUSING = ("check", "rehearse", "_metadata", "evaluate")  # what those call to refuse or to tell, and changes no weight
 NOT_TRAINED_BY = ("measure", "shipped")  # fields of a recipe
 NOT_MEASURED_BY = ("schedules", "in_full", "shipped")
 Place = tuple[str, str]  # a module and a name in it
@@ -136,9 +137,9 @@ def recipe(name: str, profile: str, measuring: bool = False, package: Path = PAC
     row, own = _in_profile(package, rows(package)[name], profile), module(package, "recipes")
     left_out = NOT_MEASURED_BY if measuring else NOT_TRAINED_BY
     row = {key: node for key, node in row.items() if key not in left_out}
-    start = [("recipes", own) for own in (MEASURED_BY if measuring else TRAINED_BY)]
+    start = [("recipes", function) for function in (MEASURED_BY if measuring else TRAINED_BY)]
     start += [place for node in row.values() for place in uses(own, "recipes", node)]
-    but = {("recipes", "RECIPES")} | (set() if measuring else {("recipes", "evaluate")})
+    but = {("recipes", function) for function in ("RECIPES", *(() if measuring else REFUSING))}
     found = reached(package, start, but)
     parts = [f"{key}={ast.unparse(node)}" for key, node in sorted(row.items())]
     parts += [f"{place} {text}" for place, text in sorted(found.items())]

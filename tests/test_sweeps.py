@@ -57,6 +57,7 @@ def changes(tmp_path):
         ("recipes.py", b'in_full={"dropout": 0.1}', b'in_full={"dropout": 0.2}', []),
         ("recipes.py", b'{"hidden": 256}', b'{"hidden": 255}', ["flow-fc"]),
         ("recipes.py", b"torch.manual_seed(seed)\n", b"torch.manual_seed(seed + 1)\n", list(MODELS)),
+        ("recipes.py", b"holds a training with", b"has a training with", []),
         ("gan.py", b"nn.LeakyReLU(0.2), nn.Dropout", b"nn.LeakyReLU(0.1), nn.Dropout", ["gan"]),
         ("gan.py", b"import torch\n", b"import torch\n\nVAE = 3\n", []),
         ("vae.py", b"LOG_VAR_BOUND = 15.0", b"LOG_VAR_BOUND = 14.0", ["vae-20d"]),
