@@ -8,6 +8,10 @@ STAMP       := .venv/.installed
 SOURCES     := $(wildcard notebooks/source/*.md)
 SETTINGS    := .venv/share/jupyter/lab/settings/overrides.json
 LAB_OPTIONS ?=
+# What `make sweep` runs, sweeps/SWEEP.yaml, and where: sweeps/ON/config.yaml.
+SWEEP       ?= demo
+ON          ?= local
+SWEEP_OPTIONS ?=
 # Tests run side by side, in as many processes as there are cores, each with one thread.
 TESTS       := OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --dist=worksteal
 NBVAL       := $(PYTHON) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -p no:cacheprovider
@@ -28,7 +32,7 @@ export GM_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures $(NAMES:%=figures-%) test test-all check lint lab notebooks html site assignments weights bench clean
+.PHONY: help setup figures $(NAMES:%=figures-%) test test-all check lint lab notebooks html site assignments sweep weights bench clean
 
 help:       ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+: *.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,7 +48,7 @@ test: lint ## lint, tests, and every notebook run again and compared with what i
 	$(TESTS) -m "not rare" --durations=15
 	$(NBVAL) --durations=5 $(CHAPTERS) $(SOLUTIONS)
 
-test-all: lint .venv-graders/.installed .venv-site/.installed ## the same, and the tests that are slow and rarely fail; says at the end what was skipped, and why
+test-all: lint .venv-graders/.installed .venv-site/.installed .venv-sweep/.installed ## the same, and the tests that are slow and rarely fail; says at the end what was skipped, and why
 	$(NBVAL) $(CHAPTERS) $(SOLUTIONS)
 	$(TESTS)
 
@@ -85,6 +89,12 @@ site: .venv-site/.installed ## make the course a site that needs no server: _sit
 assignments: $(STAMP) .venv-graders/.installed ## write the exercises for nbgrader and otter-grader into build/, and install both
 	$(PYTHON) -m gm_helpers assignments --out build
 
+sweep: .venv-sweep/.installed ## train what sweeps/SWEEP.yaml names, SWEEP=demo, and draw it with error bars (ON=slurm: on a cluster)
+	@test -f sweeps/$(ON)/config.yaml || { echo "There is no sweeps/$(ON)/config.yaml: say ON=local or ON=slurm." >&2; exit 1; }
+	@mkdir -p runs/sweeps
+	.venv-sweep/bin/python -m snakemake --snakefile sweeps/Snakefile --directory runs/sweeps --workflow-profile sweeps/$(ON) \
+	    --config sweep=$(SWEEP) $(SWEEP_OPTIONS)
+
 weights: $(STAMP) ## train the shipped weights again (minutes on a GPU, hours on two cores)
 	$(PYTHON) -m gm_helpers train --shipped --profile full --out gm_helpers/weights
 
@@ -103,8 +113,15 @@ bench: .venv-bench/.installed ## time training beside the loops and libraries th
 	@$(@D)/bin/python -m pip install -q $(PIP_OPTIONS) -r $(filter %.txt,$^)
 	@touch $@
 
+# Snakemake can't have all versions that the course has, so it doesn't see them: its jobs call the course's Python.
+.venv-sweep/.installed: sweeps/requirements.txt $(STAMP)
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -q $(PIP_OPTIONS) --upgrade pip
+	@$(@D)/bin/python -m pip install -q $(PIP_OPTIONS) -r $<
+	@touch $@
+
 clean:      ## remove the environments and the tools' caches; figures and trained models stay
-	rm -rf .venv .venv-bench .venv-graders .venv-site gm_helpers.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-bench .venv-graders .venv-site .venv-sweep gm_helpers.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(STAMP): requirements.txt constraints.txt pyproject.toml
 	@python=; for name in $(PYTHONS); do \

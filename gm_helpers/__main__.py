@@ -51,7 +51,7 @@ def _joined(words: list[str]) -> list[str]:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise argparse.ArgumentTypeError("give a name and a value, such as -p seed 3")
+        raise argparse.ArgumentTypeError("give a name and a value, such as -p seed 3 or --set latent_dim=40")
     return name, value
 
 
@@ -76,7 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--dataset", default="mnist", choices=data.DATASETS)
     add.add_argument("--seed", type=int, default=0)
     add.add_argument("--device", default="auto")
+    add.add_argument(
+        "--set",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another value for an argument of the model, such as latent_dim=40, or a field of its schedule",
+    )
     add.add_argument("--out", default="runs", help="folder for the weights (default: %(default)s)")
+    add.add_argument("--unmeasured", action="store_true", help="leave the measuring to evaluate")
     add.set_defaults(command=_train)
 
     add = commands.add_parser("figures", help="run notebooks by papermill and keep the figures that they draw")
@@ -99,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("name", help=f"{', '.join(recipes.RECIPES)} or a .safetensors file")
     add.add_argument("--dataset", default="mnist", choices=data.DATASETS)
     add.add_argument("--device", default="auto")
+    add.add_argument("--samples", type=int, help="of a bound or a GAN, where it is to be another number than usual")
     add.set_defaults(command=_evaluate)
     return top
 
@@ -116,19 +126,21 @@ def _train(options: argparse.Namespace) -> None:
     names = list(dict.fromkeys([*options.names, *(recipes.SHIPPED if options.shipped else [])]))
     if not names:
         raise UsageError(f"nothing to train: name some of {', '.join(recipes.RECIPES)}, or say --shipped")
+    changes = {name: recipes.parse(name, dict(options.set)) for name in names}
     for name in names:
-        recipes.check(name, *rest[:-1])
+        recipes.check(name, *rest[:-1], changes[name])
     for name in names:  # all of them before the first hour
-        recipes.rehearse(name, *rest)
+        recipes.rehearse(name, *rest, changes[name])
     for name in names:
-        metadata = recipes.ship(name, *rest)
-        print(f"{out / name}.safetensors: {json.dumps(metadata['metrics'])} after {metadata['seconds']} s")
+        metadata = recipes.ship(name, *rest, changes[name], measured=not options.unmeasured)
+        what = "not measured," if options.unmeasured else json.dumps(metadata["metrics"])
+        print(f"{out / name}.safetensors: {what} after {metadata['seconds']} s")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     model = recipes.pretrained(options.name, options.device)
     name = checkpoint.load(recipes.weights_file(options.name))[1]["name"]
-    print(json.dumps(recipes.evaluate(name, model, options.dataset), indent=1))
+    print(json.dumps(recipes.evaluate(name, model, options.dataset, options.samples), indent=1))
 
 
 def _figures(options: argparse.Namespace) -> None:

@@ -1,18 +1,21 @@
 """The one table of trainings: for each name the model, its arguments and how it is trained, in each profile."""
 
 import hashlib
+import inspect
+import json
 import math
 import os
 import platform
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from gm_helpers import checkpoint, data, files, gan, metrics
+from gm_helpers import checkpoint, data, files, gan, metrics, settings
 from gm_helpers.checkpoint import CheckpointError
 from gm_helpers.classifier import DigitClassifier
 from gm_helpers.device import choose_device
@@ -24,6 +27,8 @@ from gm_helpers.train import DivergenceError, Game, Prepare, Run, check_seed, tr
 from gm_helpers.vae import VAE, GreyVAE
 
 WEIGHTS = Path(__file__).parent / "weights"
+Settings = Mapping[str, Any]  # a person's values for arguments of a model and fields of a schedule
+NONE: Settings = MappingProxyType({})
 CURVE_IMAGES = 2000  # validation images on which a run's curves are measured
 
 
@@ -278,9 +283,47 @@ def check_parameters(**values: Any) -> None:
         files.folder(str(figure_dir))
 
 
-def check(name: str, profile: str, dataset: str, seed: int, device: str) -> None:
+def variant(name: str, changes: Settings) -> Recipe:
+    """The recipe with these values for arguments of its model and fields of its schedules, in every profile.
+
+    Raises UsageError for an unknown name, a value of the wrong type, and one with which the model cannot be made.
+    """
+    recipe = _choice("model", name, RECIPES)
+    if not changes:
+        return recipe
+    arguments, fields = settings.declared(recipe.model), settings.declared(Schedule)
+    own = settings.check(changes, arguments | fields, name)
+    changed = {key: value for key, value in own.items() if key in arguments}
+    recipe = replace(
+        recipe,
+        arguments=recipe.arguments | changed,
+        in_full={key: value for key, value in recipe.in_full.items() if key not in changed},
+        schedules={
+            profile: replace(schedule, **{key: value for key, value in own.items() if key in fields})
+            for profile, schedule in recipe.schedules.items()
+        },
+    )
+    try:
+        recipe.model(**recipe.arguments)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"{name} can't be made with {told(changed)}: {error}") from error
+    return recipe
+
+
+def parse(name: str, texts: dict[str, str]) -> Settings:
+    """Settings from the texts of a command line, as `variant` takes them. Raises UsageError for an unknown model."""
+    recipe = _choice("model", name, RECIPES)
+    return settings.parse(texts, settings.declared(recipe.model) | settings.declared(Schedule))
+
+
+def told(changes: Settings) -> str:
+    """Settings as a person writes them: "latent_dim=40 hidden=300"."""
+    return " ".join(f"{key}={value}" for key, value in changes.items())
+
+
+def check(name: str, profile: str, dataset: str, seed: int, device: str, changes: Settings = NONE) -> None:
     """Raises UsageError for a training that cannot be, before anything is done for it."""
-    _choice("profile", profile, _choice("model", name, RECIPES).schedules)
+    _choice("profile", profile, variant(name, changes).schedules)
     check_parameters(dataset=dataset, seed=seed, device=device)
 
 
@@ -292,13 +335,15 @@ def fit(
     device: str = "auto",
     snapshots: tuple[float, ...] = (),
     state_file: Path | None = None,
+    changes: Settings = NONE,
 ) -> tuple[nn.Module, Run]:
     """Build the model of that recipe and train it on the training images; returns it in eval mode, and its run.
 
-    The seed decides the initial weights, the batches and all noise. Raises UsageError for an unknown name or profile.
+    The seed decides the initial weights, the batches and all noise. changes: to the recipe, as in `variant`. Raises
+    UsageError for an unknown name or profile.
     """
-    check(name, profile, dataset, seed, device)
-    recipe, where = RECIPES[name], choose_device(device)
+    check(name, profile, dataset, seed, device, changes)
+    recipe, where = variant(name, changes), choose_device(device)
     dataset = recipe.points or data.choose(dataset)
     torch.manual_seed(seed)
     model = _placed(recipe.model(**recipe.arguments_in(profile)), where)
@@ -311,6 +356,7 @@ def fit(
         validation=recipe.inputs(dataset, "val", where)[:CURVE_IMAGES],
         snapshots=snapshots,
         state_file=state_file,
+        arguments=recipe.arguments_in(profile),
         title=name,
     )
     return model.eval(), run
@@ -321,19 +367,29 @@ def _placed(model: Any, device: torch.device) -> Any:
     return model.to(memory_format=torch.channels_last).to(device)
 
 
-def ship(name: str, profile: str, dataset: str, seed: int, device: str, folder: Path) -> dict[str, Any]:
+def ship(
+    name: str,
+    profile: str,
+    dataset: str,
+    seed: int,
+    device: str,
+    folder: Path,
+    changes: Settings = NONE,
+    measured: bool = True,
+) -> dict[str, Any]:
     """Train, round the weights to float16, measure them as rounded, write NAME.safetensors; returns its metadata.
 
-    A run that was interrupted goes on from `NAME.state`, which lies beside it until the weights are written. Raises
-    what `rehearse` does, CourseError where another process trains the same, and DivergenceError for weights or
-    measurements that are not finite.
+    changes: to the recipe, as in `variant`. measured: False leaves the file's metrics empty. A run that was interrupted
+    goes on from `NAME.state`, which lies beside it until the weights are written. Raises what `rehearse` does,
+    CourseError where another process trains the same, and DivergenceError for weights or measurements that are not
+    finite.
     """
-    origin = rehearse(name, profile, dataset, seed, device, folder)
+    origin = rehearse(name, profile, dataset, seed, device, folder, changes)
     target, state_file = folder / f"{name}.safetensors", folder / f"{name}.state"
     busy = f"{name} is being trained into {folder} already: wait for that, or choose another folder by --out"
     with files.alone(folder / f"{files.OURS}{name}-lock", busy):
-        rehearse(name, profile, dataset, seed, device, folder)  # another process may have ended meanwhile
-        model, run = fit(name, profile, dataset, seed, device, state_file=state_file)
+        rehearse(name, profile, dataset, seed, device, folder, changes)  # another process may have ended meanwhile
+        model, run = fit(name, profile, dataset, seed, device, state_file=state_file, changes=changes)
         if not run.finished:
             raise KeyboardInterrupt
         rounded = {key: own.half() if own.is_floating_point() else own for key, own in model.state_dict().items()}
@@ -343,8 +399,10 @@ def ship(name: str, profile: str, dataset: str, seed: int, device: str, folder: 
                 "lower the learning rate"
             )
         model.load_state_dict(rounded)
-        print(f"{name}: measuring on the validation and the test images", flush=True)
-        metadata = _metadata(name, model, run, origin)
+        if measured:
+            print(f"{name}: measuring on the validation and the test images", flush=True)
+        values = evaluate(name, model, origin["dataset"]) if measured else {}
+        metadata = _metadata(name, model, run, origin, values)
         checkpoint.save(target, _kept(RECIPES[name], rounded), metadata)
         state_file.unlink()
     return metadata
@@ -355,9 +413,11 @@ def _kept(recipe: Recipe, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: own for name, own in tensors.items() if name.startswith(recipe.kept)}
 
 
-def _metadata(name: str, model: nn.Module, run: Run, origin: dict[str, Any]) -> dict[str, Any]:
+def _metadata(
+    name: str, model: nn.Module, run: Run, origin: dict[str, Any], measured: dict[str, float]
+) -> dict[str, Any]:
     """How the weights came to be, as it was: the recipe says what was asked, the precision what was done."""
-    recipe, device = RECIPES[name], next(model.parameters()).device
+    recipe, device = variant(name, origin["settings"]), next(model.parameters()).device
     pixels = None if recipe.points else data.load(origin["dataset"], "train").pixels
     return {
         "name": name,
@@ -367,20 +427,22 @@ def _metadata(name: str, model: nn.Module, run: Run, origin: dict[str, Any]) -> 
         "precision": run.precision,
         **origin,
         "data_sha256": None if pixels is None else hashlib.sha256(pixels.numpy().tobytes()).hexdigest(),
-        "metrics": evaluate(name, model, origin["dataset"]),
+        "metrics": measured,
         "seconds": round(run.seconds),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
 
 
-def rehearse(name: str, profile: str, dataset: str, seed: int, device: str, folder: Path) -> dict[str, Any]:
+def rehearse(
+    name: str, profile: str, dataset: str, seed: int, device: str, folder: Path, changes: Settings = NONE
+) -> dict[str, Any]:
     """What can stop `ship`, tried before the first step; returns what decides the weights, as their file names it.
 
     Makes the folder, and fetches the data where they are missing. Raises UsageError for what cannot be trained, for a
     folder that cannot be written, and where other weights lie, and DataError.
     """
-    check(name, profile, dataset, seed, device)
+    check(name, profile, dataset, seed, device, changes)
     points = RECIPES[name].points
     if not points:
         data.load(dataset, "test")
@@ -388,7 +450,7 @@ def rehearse(name: str, profile: str, dataset: str, seed: int, device: str, fold
         files.make_folder(folder)
     except OSError as error:
         raise UsageError(f"cannot write to {folder} ({error.strerror}): choose another folder by --out") from error
-    origin = {"profile": profile, "seed": seed, "dataset": points or data.choose(dataset)}
+    origin = {"profile": profile, "seed": seed, "dataset": points or data.choose(dataset), "settings": dict(changes)}
     target = folder / f"{name}.safetensors"
     if os.path.lexists(target) and (what := _other(target, origin)):
         raise UsageError(f"{target} {what}: move it away, or choose another folder by --out")
@@ -401,24 +463,32 @@ def _other(target: Path, origin: dict[str, Any]) -> str:
         metadata = checkpoint.load(target)[1]
     except CheckpointError:
         return "is no weights file of this course"
-    differing = ", ".join(f"{key} {metadata.get(key)}" for key, value in origin.items() if metadata.get(key) != value)
-    return f"holds a training with {differing}" if differing else ""
+    there = {"settings": {}} | metadata
+    origin = origin | {"settings": json.loads(json.dumps(origin["settings"]))}  # as it was read: tuples are lists there
+    other: dict[str, Any] = {key: there.get(key) for key, value in origin.items() if there.get(key) != value}
+    if "settings" in other:
+        other["settings"] = told(other["settings"]) or "as in the recipe"
+    return f"holds a training with {', '.join(f'{key} {value}' for key, value in other.items())}" if other else ""
 
 
 def _finite(tensors: dict[str, Tensor]) -> bool:
     return all(bool(own.isfinite().all()) for own in tensors.values())
 
 
-def evaluate(name: str, model: nn.Module, dataset: str) -> dict[str, float]:
+def evaluate(name: str, model: nn.Module, dataset: str, samples: int | None = None) -> dict[str, float]:
     """The recipe's measurements on the validation and the test images; the noise is the same at each call.
 
-    Raises DivergenceError for a measurement that is not finite.
+    samples: of a bound or a GAN, where it is to be another number than usual. Raises UsageError where nothing is drawn,
+    DivergenceError for a measurement that is not finite.
     """
     recipe, device = RECIPES[name], next(model.parameters()).device
+    told = {} if samples is None else {"samples": samples}
+    if samples is not None and (samples < 1 or "samples" not in inspect.signature(recipe.measure).parameters):
+        raise UsageError(f"{name} can't be measured with {samples} samples: leave that out, or name at least 1")
     measured = {
         f"{split}_{key}": round(value, 3)
         for split in ("val", "test")
-        for key, value in recipe.measure(model, recipe.inputs(dataset, split, device), recipe.prepare).items()
+        for key, value in recipe.measure(model, recipe.inputs(dataset, split, device), recipe.prepare, **told).items()
     }
     if bad := [key for key, value in measured.items() if not math.isfinite(value)]:
         raise DivergenceError(f"{name}: {', '.join(bad)} came out as NaN or infinite; lower the learning rate")
@@ -432,11 +502,14 @@ def pretrained(name_or_path: str | Path, device: str = "auto") -> nn.Module:
     """
     path = weights_file(name_or_path)
     tensors, metadata = checkpoint.load(path)
-    recipe = RECIPES.get(str(metadata.get("name")))
-    arguments = recipe.arguments_in(str(metadata.get("profile"))) if recipe else {}
-    own = metadata.get("model"), metadata.get("arguments")
-    if recipe is None or own != (recipe.model.__name__, arguments):
-        raise CheckpointError(f"{path} holds no model that this version of the course knows; train it again")
+    foreign = f"{path} holds no model that this version of the course knows; train it again"
+    try:
+        recipe = variant(str(metadata.get("name")), metadata.get("settings") or NONE)
+    except UsageError as error:
+        raise CheckpointError(foreign) from error
+    arguments = recipe.arguments_in(str(metadata.get("profile")))
+    if (metadata.get("model"), metadata.get("arguments")) != (recipe.model.__name__, arguments):
+        raise CheckpointError(foreign)
     model: Any = recipe.model(**arguments)
     for part, _ in list(model.named_children()):
         if not part.startswith(recipe.kept):

@@ -91,6 +91,7 @@ def train(
     validation: Tensor | None = None,
     snapshots: Sequence[float] = (),
     state_file: Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
     title: str = "training",
 ) -> Run:
     """Train every player of `game.players()` in turn, each with its own Adam, and return the run's history.
@@ -105,6 +106,7 @@ def train(
     not pay on this device, a printed sentence says that the run does without.
     validation: images on which the losses are logged too, by the weights that are trained, not the averaged ones.
     snapshots: fractions of the run, 0 to 1. state_file: keeps the run's state; if it exists the run goes on from it.
+    arguments: with which the game was made, where a state of one that was made with others is to be refused.
     On CUDA the step is one graph (`device.graphed`), which no loss may leave: it asks for no number and draws from the
     given generator or from torch's own; a printed sentence says where a game is trained step by step instead.
     Ctrl-C ends the run after the current step, SIGTERM and SIGHUP then end the process too. Raises UsageError,
@@ -112,7 +114,7 @@ def train(
     """
     plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "decay": decay}
     plan |= {"warm_up": warm_up, "betas": betas, "average": average, "bfloat16": bfloat16, "seed": seed}
-    plan |= {"images": len(pixels), "device": pixels.device.type}
+    plan |= {"images": len(pixels), "device": pixels.device.type, "arguments": dict(arguments or {})}
     _check(plan, snapshots, validation)
     generator = torch.Generator(pixels.device).manual_seed(seed)
     state = _State(plan, game, generator)
@@ -360,7 +362,7 @@ class _State:
             f"{path} is of another model, or of another version of the course; delete it or train with that one"
         )
         old = saved.get("plan")
-        if not isinstance(old, dict):
+        if not isinstance(old, dict) or self.plan.keys() - old.keys():
             raise CheckpointError(other_version)
         other = [f"{key} {old.get(key)}" for key, value in self.plan.items() if old.get(key) != value]
         if other:

@@ -35,7 +35,11 @@ function flowOf({bound, couplings}, change = own => own) { // change: of the fun
     }
     return {point, logDet};
   };
-  return {depth: parts.length, forward, inverse};
+  const logDensity = (h, depth) => {                   // of what the layers up to there make of the flow's samples, in nats
+    const back = inverse(h, depth), through = forward(back.point);
+    return logNormal(through.point) + through.logDet + back.logDet;
+  };
+  return {depth: parts.length, forward, inverse, logDensity};
 }
 
 function tabled(f) {                                   // linear between nodes, each computed when it is first asked for
@@ -141,18 +145,15 @@ function flowLayers(page, data) {
 
   const paint = newest(() => {
     plane.clear();
-    if (shaded.checked) plane.density(h => {           // of what the layers so far make of the flow's samples
-      const back = rough.inverse(h, depth), through = rough.forward(back.point);
-      return logNormal(through.point) + through.logDet + back.logDet;
-    });
+    if (shaded.checked) plane.density(h => rough.logDensity(h, depth));
     plane.lines(lines.map(line => line.map(own => rough.forward(own, depth).point)));
     plane.points(samples.map(own => rough.forward(own, depth).point), colours);
     const {point: z, logDet} = flow.forward(x), {point: here} = flow.forward(x, depth);
     plane.mark(here);
-    const pair = point => `(${point.map(fixed).join(", ")})`, two = value => fixed(value);
+    const pair = point => `(${point.map(fixed).join(", ")})`;
     const where = `after ${depth} layers: h = ${pair(here)}`;
     reading.textContent = `${where}\nx = ${pair(x)}, z = ${pair(z)}\nlog p(x) = log p(z) + log |det|:\n`
-      + `${two(logNormal(z) + logDet)} = ${two(logNormal(z))} + ${two(logDet)} nats`;
+      + `${fixed(logNormal(z) + logDet)} = ${fixed(logNormal(z))} + ${fixed(logDet)} nats`;
     canvas.setAttribute("aria-valuenow", here[0]);
     canvas.setAttribute("aria-valuetext", where);
   });

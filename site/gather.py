@@ -81,6 +81,13 @@ def measured() -> str:
     return linked(f"# Measured\n{section}")
 
 
+def sweeps() -> str:
+    """The README's section on many runs, a page of its own."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [section] = re.findall(r"^## Many runs\n(.*?)(?=^## )", readme, flags=re.MULTILINE | re.DOTALL)
+    return linked(f"# From one laptop to a cluster\n{section}")
+
+
 def sources() -> dict[str, str]:
     """The chapters' text, name -> source."""
     return {own.stem: (ROOT / "notebooks" / "source" / f"{own.stem}.md").read_text("utf-8") for own in CHAPTERS}
@@ -134,7 +141,7 @@ def gather(target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for own in (SITE / "conf.py", SITE / "settings.json", *(SITE / "pages").glob("*.md")):
         shutil.copy(own, target)
-    made = {"measured": measured(), "symbols": symbols(), "references": references()}
+    made = {"measured": measured(), "sweeps": sweeps(), "symbols": symbols(), "references": references()}
     for name, text in made.items():
         (target / f"{name}.md").write_text(text, encoding="utf-8")
     for path in CHAPTERS:

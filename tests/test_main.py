@@ -1,5 +1,6 @@
 """The command line: one line or one sentence, and the exit code that goes with it."""
 
+import json
 import os
 import re
 import runpy
@@ -74,6 +75,13 @@ SMOKE = ["train", "flow-2d", "--profile", "smoke"]
         (["train", "flow-2d", "gam"], f"unknown model 'gam': choose one of {', '.join(recipes.RECIPES)}"),
         ([*SMOKE, "--seed", str(2**64)], "seed must be from 0 to 4,294,967,295"),
         ([*SMOKE, "--device", "auto:0"], "choose one of auto, cpu, cuda, mps"),
+        (
+            [*SMOKE, "--set", "coupling=3"],
+            "flow-2d has nothing called 'coupling' to set: choose among couplings, hidden",
+        ),
+        ([*SMOKE, "--set", "couplings=many"], "couplings must be a whole number, at least 1, but is 'many'"),
+        ([*SMOKE, "--set", "steps=0"], "steps must be a whole number, at least 1, but is 0"),
+        (["train", "gan", "--set", "generator_loss=hinge"], "choose one of saturating, non_saturating"),
         ([*SMOKE, "--out", "s3://x"], "s3://x is an address on a network: name a folder"),
         ([*SMOKE, "--out", __file__], "is a file): choose another folder by --out"),
     ],
@@ -223,7 +231,8 @@ def test_a_parameter_without_a_value_is_refused(command, capsys):
 def test_train_tries_all_that_is_named_before_it_trains_them_in_order(command, monkeypatch, tmp_path, named, trained):
     calls, tried = [], []
 
-    def ship(*options):
+    def ship(*options, measured):
+        assert measured
         calls.append((*options, len(tried)))
         return {"metrics": {"bpd": 1.5}, "seconds": 2}
 
@@ -234,8 +243,18 @@ def test_train_tries_all_that_is_named_before_it_trains_them_in_order(command, m
     code, out, err = command("train", *named, *options)
     assert (code, err) == (0, "")
     assert out == "".join(f'{tmp_path / name}.safetensors: {{"bpd": 1.5}} after 2 s\n' for name in trained)
-    assert tried == [(name, "smoke", "digits", 5, "cuda", tmp_path) for name in trained]
+    assert tried == [(name, "smoke", "digits", 5, "cuda", tmp_path, {}) for name in trained]
     assert calls == [(*options, len(trained)) for options in tried]
+
+
+def test_settings_reach_the_training_which_can_leave_its_measuring_to_evaluate(command, tmp_path):
+    setting = ["--set", "steps=3", "--set=couplings=2", "--set", "learning_rate=1"]
+    code, out, _ = command(*SMOKE, *setting, "--dataset", "digits", "--unmeasured", "--out", tmp_path)
+    assert (code, out.splitlines()[-1]) == (0, f"{tmp_path}/flow-2d.safetensors: not measured, after 0 s")
+    metadata = checkpoint.load(tmp_path / "flow-2d.safetensors")[1]
+    assert (metadata["settings"], metadata["metrics"]) == ({"steps": 3, "couplings": 2, "learning_rate": 1.0}, {})
+    code, out, _ = command("evaluate", tmp_path / "flow-2d.safetensors", "--dataset", "digits")
+    assert (code, list(json.loads(out))) == (0, ["val_loss", "test_loss"])
 
 
 def test_a_relative_data_folder_is_the_same_one_for_kernels_which_work_elsewhere(command, monkeypatch, tmp_path):

@@ -44,7 +44,15 @@ def bare(tmp_path):
     """A copy of the Makefile with stubs of what it reads, all of them made an hour ago, and no Python on the path."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     sources = [f"notebooks/source/{own}.md" for own in ("0_c", "1_a", "2_b")]
-    for name in [*INPUTS, "README.md", "graders/requirements.txt", "site/requirements.txt", *sources]:
+    for name in [
+        *INPUTS,
+        "README.md",
+        "graders/requirements.txt",
+        "site/requirements.txt",
+        "sweeps/requirements.txt",
+        "sweeps/local/config.yaml",
+        *sources,
+    ]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
         age(tmp_path / name, 3600)
@@ -193,7 +201,7 @@ def test_notebooks_are_drawn_side_by_side(installed):
 
 @pytest.mark.parametrize(
     "target",
-    ["figures", "test", "test-all", "check", "lint", "lab", "notebooks", "html", "assignments", "weights"],
+    ["figures", "test", "test-all", "check", "lint", "lab", "notebooks", "html", "assignments", "sweep", "weights"],
 )
 def test_targets_set_up_what_they_need_and_then_do_their_work(course, target):
     assert make(course, target).returncode == 0
@@ -294,6 +302,19 @@ def test_the_site_is_gathered_built_without_a_warning_and_put_where_it_is_read(i
         assert make(installed, "site").returncode != 0
 
 
+def test_a_sweep_is_run_by_snakemake_in_an_environment_of_its_own(installed):
+    assert make(installed, "sweep").returncode == 0
+    asked = calls(installed)
+    common = "python -m snakemake --snakefile sweeps/Snakefile --directory runs/sweeps --workflow-profile sweeps"
+    assert asked[:3] == ["python -m venv .venv-sweep", PIP, "python -m pip install -q -r sweeps/requirements.txt"]
+    assert asked[3:] == [f"{common}/local --config sweep=demo"]
+    (installed / "sweeps" / "slurm").mkdir()
+    (installed / "sweeps" / "slurm" / "config.yaml").touch()
+    assert make(installed, "sweep", "SWEEP=mine", "ON=slurm", "SWEEP_OPTIONS=--unlock").returncode == 0
+    assert calls(installed) == [f"{common}/slurm --config sweep=mine --unlock"]
+    assert "sweeps/moon/config.yaml: say ON=local or ON=slurm" in complaint(make(installed, "sweep", "ON=moon"))
+
+
 @pytest.mark.rare
 @pytest.mark.parametrize(
     ("name", "inputs"), [(".venv-bench", "benchmarks"), (".venv-graders", "graders"), (".venv-site", "site")]
@@ -325,7 +346,7 @@ def test_the_other_environments_see_the_course_s_in_a_folder_of_any_name(tmp_pat
             "lint: ruff format --check .",
         ),
         *("lint: ruff check --line-length", "lint: ruff format --check --line-length", "html: site/export.py"),
-        *("lint: mypy", "lab: jupyterlab", "notebooks: notebooks", "weights: train"),
+        *("lint: mypy", "lab: jupyterlab", "notebooks: notebooks", "weights: train", "sweep: snakemake"),
         *("assignments: -m venv .venv-graders", "assignments: -r graders", "assignments: assignments"),
     ],
 )
@@ -341,6 +362,7 @@ def test_clean_removes_what_was_installed_keeps_what_runs_have_made_and_needs_no
         ".venv-bench/x",
         ".venv-graders/x",
         ".venv-site/x",
+        ".venv-sweep/x",
         ".ruff_cache/0",
         ".mypy_cache/0",
         "gm_helpers.egg-info/x",

@@ -67,7 +67,7 @@ def trained_as(monkeypatch):
     """`ship` gets a VAE with its initial weights, or the model that is told, as if it had been trained."""
 
     def give(model, **told):
-        def at_once(*_, state_file):
+        def at_once(*_, state_file, **__):
             state_file.touch()
             return model, train.Run(finished=True, **told)
 
@@ -184,7 +184,7 @@ def test_a_fit_follows_its_row_of_the_table_and_the_seed_decides_the_initial_wei
     assert torch.equal(rows, recipe.inputs("digits", "train", "cpu"))
     assert prepare is recipe.prepare
     assert torch.equal(settings.pop("validation"), recipe.inputs("digits", "val", "cpu")[:2000])
-    assert settings == asdict(recipe.schedules["quick"]) | options | {"title": name}
+    assert settings == asdict(recipe.schedules["quick"]) | options | {"title": name, "arguments": recipe.arguments}
 
 
 @pytest.mark.parametrize("name", ["vae-2d", "flow-2d", "vae-8bit"])
@@ -212,6 +212,61 @@ def test_what_cannot_be_trained_is_refused_with_the_choices(arguments, message, 
     with pytest.raises(UsageError, match=f"^{message}"):
         ship(*arguments, *SMOKE[len(arguments) :], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_a_variant_has_other_arguments_and_schedules_in_every_profile_and_the_table_stays():
+    own = recipes.variant("gan", {"latent_dim": 7, "dropout": 0.3, "steps": 5, "betas": [0, 0.5]})
+    for profile in PROFILES:
+        assert own.arguments_in(profile) == {"latent_dim": 7, "dropout": 0.3}
+        assert own.schedules[profile] == replace(RECIPES["gan"].schedules[profile], steps=5, betas=(0.0, 0.5))
+    assert RECIPES["gan"].arguments_in("full") == {"dropout": 0.1}
+    assert recipes.variant("gan", {}) is RECIPES["gan"]
+
+
+SET = "vae-2d", "smoke", "digits", 5, "cpu"
+
+
+def test_a_training_with_settings_tells_them_and_comes_back_by_its_own_metadata(tmp_path):
+    changes = {"latent_dim": 3, "steps": 5, "betas": (0.5, 0.9)}
+    metadata = ship(*SET, tmp_path, changes, measured=False)
+    told = metadata["settings"], metadata["arguments"], metadata["recipe"]["steps"], metadata["metrics"]
+    assert told == (changes, {"latent_dim": 3}, 5, {})
+    assert pretrained(tmp_path / "vae-2d.safetensors", "cpu").latent_dim == 3
+    ship(*SET, tmp_path, changes, measured=False)  # the same training is written anew
+    for other in ({}, {"latent_dim": 4}):
+        with pytest.raises(
+            UsageError, match=r"holds a training with settings betas=\[0.5, 0.9\] latent_dim=3 steps=5:"
+        ):
+            ship(*SET, tmp_path, other)
+
+
+def test_weights_as_in_the_recipe_are_not_written_over_by_a_training_with_settings(shipped, tmp_path, trained_as):
+    target = tmp_path / "vae-2d.safetensors"
+    tensors, metadata = checkpoint.load(shipped[0])
+    for own in (metadata, {key: value for key, value in metadata.items() if key != "settings"}):  # as older files are
+        checkpoint.save(target, tensors, own)
+        with pytest.raises(UsageError, match="holds a training with settings as in the recipe: move it away"):
+            ship(*SET, tmp_path, {"hidden": 9})
+        ship(*SET, tmp_path)
+
+
+def test_a_state_of_a_model_that_was_made_otherwise_is_refused(tmp_path):
+    real_label = {"steps": 2, "real_label": 0.8}
+    fit("gan", *SMOKE[1:], state_file=tmp_path / "s", changes=real_label)
+    fit("gan", *SMOKE[1:], state_file=tmp_path / "s", changes=real_label)
+    with pytest.raises(CheckpointError, match=r"is of a run with arguments \{'real_label': 0.8\};"):
+        fit("gan", *SMOKE[1:], state_file=tmp_path / "s", changes={"steps": 2})
+
+
+def test_another_number_of_samples_is_measured_where_samples_are_drawn_and_refused_elsewhere(shipped):
+    model = pretrained(shipped[0], "cpu")
+    assert "val_importance_weighted_3" in recipes.evaluate("vae-2d", model, "digits", samples=3)
+    for name, samples in (("flow-2d", 3), ("vae-2d", 0)):
+        with pytest.raises(UsageError, match=f"^{name} can't be measured with {samples} samples"):
+            recipes.evaluate(name, model, "digits", samples=samples)
 
 
 # ---------------------------------------------------------------- ship
@@ -253,6 +308,7 @@ def test_metadata_says_how_the_weights_came_to_be_and_nothing_else_is_left_behin
         "profile": "smoke",
         "seed": 5,
         "dataset": "digits",
+        "settings": {},
         "data_sha256": hashlib.sha256(bytes(pixels.flatten().tolist())).hexdigest(),
         "metrics": 0,
         "seconds": 0,
@@ -492,6 +548,8 @@ INFINITE = "holds weights that are not finite; train it again with a lower learn
         ({}, {"model": None}, FOREIGN),
         ({}, {"name": ["vae-2d"]}, FOREIGN),
         ({}, {"name": "vae-3d"}, FOREIGN),
+        ({}, {"settings": {"latent_dim": 3}}, FOREIGN),
+        ({}, {"settings": {"depth": 3}}, FOREIGN),
         ({"mean_head.bias": torch.zeros(3)}, {}, OTHER),
         ({"third_head.bias": torch.zeros(2)}, {}, OTHER),
         ({"mean_head.bias": None}, {}, OTHER),

@@ -93,7 +93,8 @@ def test_a_link_to_a_file_leads_into_the_repository_or_is_only_text_and_other_li
 @every_chapter
 def test_every_link_to_a_file_leads_to_one_that_is_there(path, monkeypatch):
     in_repository(monkeypatch, "https://host")
-    text = "\n".join(cell.source for cell in gather.chapter(path).cells) + gather.measured()
+    text = "\n".join(cell.source for cell in gather.chapter(path).cells)
+    text += gather.measured() + gather.sweeps()
     files = re.findall(r"\(https://host/blob/main/([^)]+)\)", text)
     assert [own for own in files if not (ROOT / own).exists()] == []
     assert files
@@ -102,7 +103,13 @@ def test_every_link_to_a_file_leads_to_one_that_is_there(path, monkeypatch):
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_every_link_and_picture_of_a_page_of_the_site_is_there(path):
     text = path.read_text(encoding="utf-8")
-    made = {"measured.md", "symbols.md", "references.md", *(own.name for own in (*gather.CHAPTERS, *PAGES))}
+    made = {
+        "measured.md",
+        "sweeps.md",
+        "symbols.md",
+        "references.md",
+        *(own.name for own in (*gather.CHAPTERS, *PAGES)),
+    }
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert target in made or (ROOT / target).exists(), target
     assert [alt for alt in re.findall(r"!\[([^\]]*)\]", text) if len(alt) < 30] == []
@@ -120,6 +127,14 @@ def test_what_was_measured_is_the_readme_s_section_without_marks():
     assert "<!--" not in page
     assert "## Fast enough?" in page
     assert "Reading it in JupyterLab" not in page
+
+
+def test_the_page_on_sweeps_is_the_readme_s_section_with_its_picture():
+    readme, page = (ROOT / "README.md").read_text(encoding="utf-8"), gather.sweeps()
+    assert page.startswith("# From one laptop to a cluster\n\nOne run is one draw.")
+    assert [line for line in page.splitlines()[1:] if line not in readme.splitlines() and "sweeps/" not in line] == []
+    assert all((ROOT / own).exists() for own in re.findall(r"!\[.{30,}\]\((figures/[\w.-]+)\)", page))
+    assert "## " not in page
 
 
 def test_each_chapter_s_table_of_symbols_is_there_whole():

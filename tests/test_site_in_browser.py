@@ -251,6 +251,42 @@ def test_the_log_determinant_of_a_part_of_a_layer_is_that_of_its_jacobian(three)
     assert error < 0.02  # differences of float32 over 2e-3
 
 
+def test_a_part_of_a_layer_goes_straight_from_where_it_begins_to_where_it_ends(three):
+    error = three.evaluate("""() => {
+        const flow = flowOf(GM.models['flow-2d']), at = (x, depth) => flow.forward(x, depth).point;
+        return Math.max(...cloud(flow, 20).map(x => Math.max(...[0, 1].map(i =>
+            Math.abs(at(x, 2.25)[i] - 0.75 * at(x, 2)[i] - 0.25 * at(x, 3)[i])))));
+    }""")
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("depth", [0, 2.25, 8])
+def test_the_density_at_each_depth_integrates_to_one(three, depth):
+    mass = three.evaluate(
+        """depth => {
+        const flow = flowOf(GM.models['flow-2d'], tabled), step = 0.02;
+        let sum = 0;
+        for (let a = -5; a < 5; a += step) for (let b = -5; b < 5; b += step)
+            sum += step ** 2 * Math.exp(flow.logDensity([a, b], depth));
+        return sum;
+    }""",
+        depth,
+    )
+    assert abs(mass - 1) < 0.02
+
+
+def test_the_density_of_the_flow_s_page_is_drawn_on_demand(chapter):
+    come_to_life, pressed = chapter
+    place = come_to_life("3_flows")
+    for _ in range(16):
+        place.get_by_label("depth (layers)").press("ArrowRight")
+    corner = "own => own.getContext('2d').getImageData(290, 700, 6, 6).data.reduce((sum, value) => sum + value)"
+    bright = place.locator("canvas").evaluate(corner)
+    pressed(place.get_by_label("density"), 0.5, 0.5)
+    assert place.get_by_label("density").is_checked()
+    assert place.locator("canvas").evaluate(corner) < bright
+
+
 def test_twenty_sliders_decode_what_torch_decodes(chapter):
     come_to_life, _ = chapter
     place, vae = come_to_life("1_vae", 1), recipes.pretrained("vae-20d", "cpu")

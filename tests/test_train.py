@@ -312,6 +312,7 @@ def test_the_time_of_a_resumed_run_goes_on_counting(tmp_path):
         ({"average": 0.5}, "average 0.0"),
         ({"bfloat16": True}, "bfloat16 False"),
         ({"pixels": PIXELS[:59]}, "images 60"),
+        ({"arguments": {"width": 3}}, "arguments {}"),
         ({"seed": 4, "batch_size": 8}, "batch_size 7, seed 3"),
     ],
 )
