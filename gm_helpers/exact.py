@@ -1,5 +1,5 @@
-"""Normal distributions in closed form: their divergence, and the linear-Gaussian model, where all that a VAE
-approximates is exact (probabilistic PCA; Tipping & Bishop 1999)."""
+"""Normal distributions in closed form: their divergence; the linear-Gaussian model, where all that a VAE approximates
+is exact (probabilistic PCA; Tipping & Bishop 1999); and a mixture, where all that flow matching approximates is."""
 
 from dataclasses import dataclass
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 
 import torch
-from scipy.integrate import solve_ivp
 from torch import Generator, Tensor, nn
 
 from gm_helpers.flows import IMAGE, LEVELS, bits_per_dim, standard_normal_log_prob
@@ -66,6 +65,8 @@ def adaptive(velocity: Velocity, x: Tensor, start: float, end: float, tolerance:
 
     All points share their steps (SciPy's solve_ivp, RK45).
     """
+
+    from scipy.integrate import solve_ivp  # training needs no SciPy
 
     def slope(t: float, flat: object) -> object:
         at = torch.as_tensor(flat, dtype=x.dtype, device=x.device).view(x.shape)

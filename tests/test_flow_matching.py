@@ -228,6 +228,13 @@ def test_samples_of_images_are_whole_grey_values():
     assert samples.max() == 255
 
 
+def test_the_models_of_plane_and_images_have_networks_for_their_shapes():
+    assert flow_matching.matching_2d(8).sample(3, torch.Generator().manual_seed(0), 1).shape == (3, 2)
+    images = flow_matching.matching_images(8)
+    assert images.sample(3, torch.Generator().manual_seed(0), 1).shape == (3, 1, 28, 28)
+    assert isinstance(images, ImageFlowMatching)
+
+
 # ---------------------------------------------------------------- networks
 
 

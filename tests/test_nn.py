@@ -5,7 +5,7 @@ from scipy.spatial import geometric_slerp
 from torch import nn
 from torch.testing import assert_close
 
-from gm_helpers.nn import ResidualBlock, convolutions, mlp, slerp
+from gm_helpers.nn import ResidualBlock, TimedBlock, convolutions, mlp, slerp
 
 
 def test_mlp_is_matrix_products_with_an_activation_of_its_own_between_two_and_none_after_the_last():
@@ -43,6 +43,18 @@ def test_convolutions_are_residual_blocks_between_two_convolutions_of_3x3(blocks
     for k in range(blocks):
         h = block_by_hand(h, *body[4 * k : 4 * k + 4])
     assert_close(model(x), nn.functional.conv2d(h.clamp(min=0), w2, b2, padding=1))
+
+
+def test_a_timed_block_adds_two_convolutions_of_its_input_with_a_shift_by_the_time_between_them():
+    block, x, time = randomized(TimedBlock(16, 3)), normal(2, 16, 4, 6), normal(2, 3, seed=1)
+    own = dict(block.named_parameters())
+
+    def half(h, part):
+        h = nn.functional.group_norm(h, 8, own[f"{part}.0.weight"], own[f"{part}.0.bias"])
+        return nn.functional.conv2d(h * h.sigmoid(), own[f"{part}.2.weight"], own[f"{part}.2.bias"], padding=1)
+
+    shift = time @ own["shift.weight"].T + own["shift.bias"]
+    assert_close(block(x, time), x + half(half(x, "first") + shift[:, :, None, None], "second"))
 
 
 # ---------------------------------------------------------------- paths between codes

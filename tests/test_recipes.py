@@ -32,17 +32,22 @@ def as_json(value):
     return json.loads(json.dumps(value))
 
 
+COMPARED = ("gan", "matching")  # kinds whose samples are compared with images
+
+
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cheap_measurements():
-    """As in RECIPES, but with few samples: 2 of a posterior or of noise, 100 images of a GAN instead of 10,000."""
+    """As in RECIPES, but with few samples: 2 of a posterior or of noise, 140 images of a GAN instead of 10,000."""
     with pytest.MonkeyPatch.context() as patch:
         for name, recipe in list(RECIPES.items()):
             if "samples" in inspect.signature(recipe.measure).parameters:
-                few = partial(recipe.measure, samples=100 if recipe.kind == "gan" else 2)
+                few = partial(recipe.measure, samples=140 if recipe.kind in COMPARED else 2)
+                if recipe.kind == "matching":
+                    few = partial(few, steps=(2,))
                 patch.setitem(RECIPES, name, replace(recipe, measure=few))
         yield
 
@@ -93,7 +98,7 @@ def test_every_recipe_has_every_profile_and_a_model_that_plays(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_s_measurements_are_numbers_for_both_splits(name, monkeypatch):
     recipe = RECIPES[name]
-    rows = 150 if recipe.kind == "gan" else 2  # a Fréchet distance needs more images than features
+    rows = 150 if recipe.kind in COMPARED else 2  # a Fréchet distance needs more images than features
     monkeypatch.setitem(RECIPES, name, replace(recipe, inputs=lambda *of: recipe.inputs(*of)[:rows]))
     measured = recipes.evaluate(name, recipe.model(**recipe.arguments).eval(), "digits")
     assert {key.partition("_")[0] for key in measured} == {"val", "test"}
