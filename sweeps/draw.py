@@ -54,7 +54,7 @@ def places(told: list[str]) -> tuple[str, list[float], list[str]]:
         values = [own.get(name) for own in settings]
         if all(isinstance(own, int | float) and not isinstance(own, bool) for own in values):
             return name, values, [f"{own:g}" for own in values]
-    return "", list(range(len(told))), [own or "as in the recipe" for own in told]
+    return "", list(range(len(told))), [own.replace(" ", "\n") or "as in the recipe" for own in told]
 
 
 def panel(axes: Axes, model: str, metric: str, values: Values) -> None:
@@ -78,7 +78,9 @@ def main(table: Path, target: Path) -> None:
     """Write the figure, as a PNG with its alternative text."""
     figures.use_style()
     found = headlines(table)
-    figure, axes = plt.subplots(1, len(found), figsize=(1 + 3 * len(found), 3.2), squeeze=False)
+    widths = [3 if places(list(values))[0] else max(2, 1.4 * len(values)) for _, values in found.values()]  # for labels
+    size = 1 + sum(widths), 3.4
+    figure, axes = plt.subplots(1, len(found), figsize=size, width_ratios=widths, squeeze=False)
     said = []
     for own, (model, (metric, values)) in zip(axes[0], found.items(), strict=True):
         panel(own, model, metric, values)

@@ -68,6 +68,22 @@ def test_a_page_is_an_empty_place_and_a_script_after_a_still_picture_with_altern
     assert (tmp_path / f"{page.name}.txt").read_text() == alt + "\n"
 
 
+def test_what_a_page_is_given_can_be_had_without_the_page(shown):
+    with torch.no_grad():
+        mean, log_var = VAES["latentSliders"].encode(IMAGES)
+    kl = kl_divergence(Normal(mean, (log_var / 2).exp()), Normal(0.0, 1.0)).mean(0)
+    alone = {
+        "latentPad": pages.pad_data(VAES["latentPad"], CODES, torch.arange(30) % 10),
+        "latentSliders": pages.sliders_data(VAES["latentSliders"], mean, kl, LABELS),
+        "latentWalk": pages.walk_data(GAME, NOISES, NAMED),
+    }
+    for kind, data in alone.items():
+        PAGES[kind]()
+        given = Page(shown).data
+        assert data.pop("kl", []) == pytest.approx(given.pop("kl", []), rel=1e-5)
+        assert data == given
+
+
 ACTIVATIONS = {
     "tanh": np.tanh,
     "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
