@@ -112,13 +112,14 @@ def main() -> None:
         "model;seed;measure;value",
     ]
     for name, part in PARTS.items():
-        for row in part() if name in parts else (own for own in old if _part(own) == name):
+        for row in part() if name in parts else (own for own in old if part_of(own) == name):
             rows.append(row)
             print(row, flush=True)
     write_atomically(TARGET, ("\n".join(rows) + "\n").encode())
 
 
-def _part(row: str) -> str:
+def part_of(row: str) -> str:
+    """Which part made that row."""
     return next((part for start, part in BELONGS.items() if row.startswith(start)), "layers")
 
 

@@ -25,3 +25,48 @@ def test_the_table_has_medians_ranges_and_ratios_to_the_reference():
         "| vae | mine | 100 (90–300), **2.00** | 100 (90–300), **2.00** | 1.50 |",
         "| vae | usual loop | 50 (40–60), **1.00** | 50 (40–60), **1.00** | 2.00 |",
     ]
+
+
+SEEDS = script(ROOT / "benchmarks" / "seeds.py")
+ROWS = SEEDS.TARGET.read_text(encoding="utf-8").splitlines()[3:]
+
+
+def test_each_part_of_the_table_of_seeds_has_its_rows_and_every_seed():
+    parts = {part: [row for row in ROWS if SEEDS.part_of(row) == part] for part in SEEDS.PARTS}
+    seeds = {part: {row.split(";")[1] for row in rows} for part, rows in parts.items()}
+    assert {part: len(own) for part, own in seeds.items()} == {
+        "betas": 5,
+        "bases": 5,
+        "layers": 3,
+        "fully_connected": 3,
+    }
+    assert {part: len(own) for part, own in parts.items()} == {
+        "betas": 6 * 5 * 3,
+        "bases": 2 * 5 * 2,
+        "layers": 2 * 3,
+        "fully_connected": 3,
+    }
+
+
+def test_a_named_part_is_made_anew_and_the_rows_of_the_others_stay(tmp_path, monkeypatch):
+    table = tmp_path / "seeds.csv"
+    table.write_text("# a\n# b\nmodel;seed;measure;value\nflow-2d;0;mass;1\nvae-beta-1;0;kl;2\nflow-fc;0;bits;3\n")
+    monkeypatch.setattr(SEEDS, "TARGET", table)
+    monkeypatch.setattr("sys.argv", ["seeds.py", "betas"])
+    monkeypatch.setitem(SEEDS.PARTS, "betas", lambda: iter(["vae-beta-1;0;kl;9", "vae-beta-1;1;kl;8"]))
+    SEEDS.main()
+    assert table.read_text().splitlines()[2:] == [
+        "model;seed;measure;value",
+        *("vae-beta-1;0;kl;9", "vae-beta-1;1;kl;8", "flow-2d;0;mass;1", "flow-fc;0;bits;3"),
+    ]
+
+
+def test_notebook_1_says_how_many_components_were_active_at_each_beta():
+    active = {}
+    for model, _, measure, value in (row.split(";") for row in ROWS):
+        if measure == "active":
+            active.setdefault(model.removeprefix("vae-beta-"), []).append(int(value))
+    ends = {beta: (min(own), max(own)) for beta, own in active.items()}
+    assert (ends["1"], ends["3"], ends["10"], ends["100"]) == ((20, 20), (19, 20), (8, 13), (0, 0))
+    said = r"20 components were active at $\beta = 1$, 19 or 20 at 3, 8 to 13 at 10 and none at 100"
+    assert said in (ROOT / "notebooks" / "source" / "1_vae.md").read_text(encoding="utf-8")
