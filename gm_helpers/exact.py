@@ -86,7 +86,7 @@ class Mixture:
 
     def log_prob(self, x: Tensor, t: float = 1.0) -> Tensor:
         """log p_t(x) of x_t = (1 − t)·ε + t·x, (B,), in nats: the noise's density at 0, the data's at 1."""
-        return self._log_parts(x, torch.full((len(x),), t).to(x)).logsumexp(1)
+        return self._log_parts(x, x.new_full((len(x),), t)).logsumexp(1)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """E[x − ε | x_t] at points (B, D) and times (B,): in each part x and ε are jointly normal with x_t."""
