@@ -2,6 +2,8 @@
 // sliders or a walk there. What is written here is what gm_helpers/pages.py sends with its data.
 
 const PIXEL = 6;                                       // of the screen for each of a decoded digit, as in every widget
+const STEPS = {ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowDown: [0, -0.1], ArrowUp: [0, 0.1],
+               PageDown: [0, -1], PageUp: [0, 1], Home: [-1, 0], End: [1, 0]};  // of a point in a plane, by key
 const ALLOW_ARROWS = {"data-lm-suppress-shortcuts": "true"};  // else JupyterLab takes the keys for itself
 
 function start(name, build, data) {
@@ -128,6 +130,13 @@ function newest(paint) {                               // at most one painting f
   };
 }
 
+function stepOf(event) {                               // where a key leads, which nobody else gets then
+  if (!(event.key in STEPS) || event.altKey || event.ctrlKey || event.metaKey) return null;
+  event.preventDefault();
+  event.stopPropagation();
+  return STEPS[event.key];
+}
+
 function focusRing(element) {
   element.addEventListener("focus", () => { element.style.outline = "3px solid #0072B2"; });
   element.addEventListener("blur", () => { element.style.outline = "1px solid #767676"; });
@@ -187,13 +196,9 @@ function latentPad(page, data) {
   };
   pad.addEventListener("pointerdown", event => { pad.setPointerCapture(event.pointerId); pad.focus(); point(event); });
   pad.addEventListener("pointermove", event => { if (event.buttons) point(event); });
-  const steps = {ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowDown: [0, -0.1], ArrowUp: [0, 0.1],
-                 PageDown: [0, -1], PageUp: [0, 1], Home: [-1, 0], End: [1, 0]};
   pad.addEventListener("keydown", event => {
-    if (!(event.key in steps)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    move(z[0] + steps[event.key][0], z[1] + steps[event.key][1]);
+    const step = stepOf(event);
+    if (step) move(z[0] + step[0], z[1] + step[1]);
   });
   paint();
 }

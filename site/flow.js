@@ -117,8 +117,8 @@ function planeOf(canvas, reach) {                      // the drawing of one dep
         context.arc(...at(point), 14, 0, 2 * Math.PI);
         context.stroke();
       }
-      axes();
     },
+    axes,
   };
 }
 
@@ -134,7 +134,7 @@ function flowLayers(page, data) {
   label.style.display = "block";
   const slider = add(label, "input", {type: "range", min: 0, max: flow.depth, step: 0.25, value: depth, "aria-label": "depth (layers)"});
   slider.style.cssText = "display:block; width:100%; margin:4px 0 8px";
-  const button = text => add(side, "button", {type: "button"}, text), play = button("play"), anew = button("draw anew");
+  const button = text => add(side, "button", {type: "button"}, text), play = button("▶ play"), anew = button("draw anew");
   const choice = add(side, "label"), shaded = add(choice, "input", {type: "checkbox"});
   choice.style.cssText = "display:block; margin-top:8px";
   add(choice, "span", {}, " density (the darker, the higher)");
@@ -150,17 +150,19 @@ function flowLayers(page, data) {
     plane.points(samples.map(own => rough.forward(own, depth).point), colours);
     const {point: z, logDet} = flow.forward(x), {point: here} = flow.forward(x, depth);
     plane.mark(here);
+    plane.axes();
     const pair = point => `(${point.map(fixed).join(", ")})`;
-    const where = `after ${depth} layers: h = ${pair(here)}`;
+    const outside = here.some(own => Math.abs(own) > REACH) ? ", outside the picture" : "";
+    const where = `after ${+depth.toFixed(2)} layers: h = ${pair(here)}${outside}`;
     reading.textContent = `${where}\nx = ${pair(x)}, z = ${pair(z)}\nlog p(x) = log p(z) + log |det|:\n`
       + `${fixed(logNormal(z) + logDet)} = ${fixed(logNormal(z))} + ${fixed(logDet)} nats`;
-    canvas.setAttribute("aria-valuenow", here[0]);
+    canvas.setAttribute("aria-valuenow", Math.max(-REACH, Math.min(REACH, here[0])));
     canvas.setAttribute("aria-valuetext", where);
   });
   const pause = () => {
     cancelAnimationFrame(frame);
     frame = last = 0;
-    play.textContent = "play";
+    play.textContent = "▶ play";
     reading.setAttribute("aria-live", "polite");
   };
   const step = now => {                                // from noise to data, where it stops
@@ -187,11 +189,9 @@ function flowLayers(page, data) {
   };
   canvas.addEventListener("pointerdown", event => { canvas.setPointerCapture(event.pointerId); canvas.focus(); point(event); });
   canvas.addEventListener("pointermove", event => { if (event.buttons) point(event); });
-  const steps = {ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowDown: [0, -0.1], ArrowUp: [0, 0.1]};
   canvas.addEventListener("keydown", event => {
-    if (!(event.key in steps)) return;
-    event.preventDefault();
-    move(flow.forward(x, depth).point.map((own, i) => own + steps[event.key][i]));
+    const step = stepOf(event);
+    if (step) move(flow.forward(x, depth).point.map((own, i) => own + step[i]));
   });
   slider.addEventListener("input", () => { pause(); depth = +slider.value; paint(); });
   shaded.addEventListener("change", paint);

@@ -18,7 +18,7 @@ import torch
 from export import mathjax
 from nbformat import NotebookNode
 
-from gm_helpers import pages, recipes
+from gm_helpers import figures, pages, recipes
 
 SITE = Path(__file__).parent
 ROOT = SITE.parent
@@ -118,6 +118,7 @@ def references() -> str:
 @torch.no_grad()
 def weights() -> dict[str, str]:
     """What lives in the pages: name of a model -> a script that hands over its weights, and where it begins."""
+    figures.use_style()
     vae, sliders, gan, flow, classifier = (
         recipes.pretrained(own, "cpu") for own in ("vae-2d", "vae-20d", "gan", "flow-2d", "digit-classifier")
     )
@@ -153,7 +154,9 @@ def gather(target: Path) -> None:
     (target / "_static" / "weights").mkdir(exist_ok=True)
     for name, script in weights().items():
         (target / "_static" / "weights" / f"{name}.js").write_text(script, encoding="utf-8")
-    shutil.copytree(ROOT / "figures", target / "figures", dirs_exist_ok=True, ignore=lambda *_: ["quick", "full"])
+    (target / "figures").mkdir(exist_ok=True)
+    for own in (ROOT / "figures").glob("*.png"):
+        shutil.copy(own, target / "figures")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
 // What lives on the site: pages in the chapters, and on the home page the three families side by side. Weights are scripts
 // of their own, because a page that is a file may fetch nothing; they are added when the place comes into view.
 
-const GM = {models: {}, waiting: {}, arrived(name, data) { this.models[name] = data; this.waiting[name].forEach(own => own(data)); }};
+// What a page has loaded, and (decode, generate, flow) what it computes with, for a look from the console and for tests.
+const GM = {models: {}, waiting: {}, arrived(name, data) { this.models[name] = data; this.waiting[name].forEach(own => own.resolve(data)); }};
 
 function weights(name) {
-  return new Promise(resolve => {
+  return new Promise((resolve, reject) => {
     if (GM.models[name]) return resolve(GM.models[name]);
-    if (GM.waiting[name]) return GM.waiting[name].push(resolve);
-    GM.waiting[name] = [resolve];
-    document.head.appendChild(document.createElement("script")).src = `_static/weights/${name}.js`;
+    if (GM.waiting[name]) return GM.waiting[name].push({resolve, reject});
+    GM.waiting[name] = [{resolve, reject}];
+    const script = document.head.appendChild(document.createElement("script"));
+    script.src = `_static/weights/${name}.js`;
+    script.onerror = () => {
+      GM.waiting[name].forEach(own => own.reject());
+      delete GM.waiting[name];
+    };
   });
 }
 
@@ -22,7 +28,8 @@ function whenSeen(place, build) {
 }
 
 async function filled(place, build) {                  // from weights to picture, measured to the frame that shows it
-  const data = await weights(place.dataset.model), started = performance.now();
+  const data = await weights(place.dataset.model).catch(() => null), started = performance.now();
+  if (!data) return void (place.textContent = "The weights of this model did not arrive: load the page again.");
   build(place, data);
   requestAnimationFrame(() => { place.dataset.ms = (performance.now() - started).toFixed(0); });
 }

@@ -10,6 +10,8 @@ import torch
 from conftest import script
 from torch.testing import assert_close
 
+from gm_helpers import recipes
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -67,6 +69,24 @@ def test_what_lives_without_a_kernel_gets_its_place_and_the_rest_a_sentence():
     assert gather.place("widgets.two_normals(figure_dir)") == gather.STILL
     sources = "".join(cell.source for path in gather.CHAPTERS for cell in nbformat.read(path, as_version=4).cells)
     assert [call for call in gather.LIVING if call not in sources] == []
+    assert "pages.latent_pad(vae_2d, " in sources
+    assert "pages.latent_sliders(vae_20d, " in sources
+
+
+@pytest.mark.slow
+def test_the_scripts_of_the_weights_have_the_plane_in_the_course_s_style_and_the_walk_s_digits_by_their_names():
+    scripts = {
+        name: json.loads(re.fullmatch(r"GM\.arrived\(\"[^\"]+\", (.*)\);\n", text)[1])
+        for name, text in gather.weights().items()
+    }
+    assert {model for _, model in gather.LIVING.values()} == scripts.keys()
+    left, _, right, _ = scripts["vae-2d"]["frame"]
+    assert left < 0.125  # in matplotlib's own style the margins are wider
+    assert right > 0.95
+    gan, classifier = (recipes.pretrained(name, "cpu") for name in ("gan", "digit-classifier"))
+    with torch.no_grad():
+        images = (gan.generator(torch.tensor(scripts["gan"]["codes"])) + 1) / 2
+        assert classifier(images).argmax(1).tolist() == scripts["gan"]["labels"]
 
 
 def test_the_pad_and_the_sliders_of_the_site_begin_where_the_shipped_models_encode_test_images():

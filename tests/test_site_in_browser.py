@@ -17,7 +17,7 @@ pytestmark = pytest.mark.rare
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = ROOT / ".venv-site"
-PAGES = ["index", "1_vae", "2_gan", "3_flows", "measured", "teachers", "symbols", "references", "search"]
+PAGES = ["index", "1_vae", "2_gan", "3_flows", "measured", "sweeps", "teachers", "symbols", "references", "search"]
 each_page = pytest.mark.parametrize("name", PAGES)
 
 
@@ -49,6 +49,10 @@ def opened(page, site, name, query=""):
     page.goto((site / f"{name}.html").as_uri() + query)
     page.wait_for_function("!window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)")
     return page
+
+
+def test_no_page_is_left_out_of_these_tests(site):
+    assert {path.stem for path in site.glob("*.html")} == {*PAGES, "genindex"}
 
 
 @each_page
@@ -157,10 +161,92 @@ def moved_by(place, handle, key):
 def test_each_living_page_of_a_chapter_takes_the_place_of_its_still_picture_and_obeys_keys(chapter, name, number):
     come_to_life, _ = chapter
     place = come_to_life(name, number)
-    assert not place.locator("xpath=../..").locator(".image-reference").is_visible()
+    still = place.locator("xpath=../..").locator(".image-reference")
+    assert still.count() == 1
+    assert not still.is_visible()
     handle = place.locator("[role=slider], input[type=range]").first
     assert moved_by(place, handle, "ArrowRight")
     assert serious(place.page, ".gm-page[data-alive]") == []
+
+
+def test_weights_that_several_places_wait_for_come_to_all_of_them_and_those_that_are_missing_are_told(page, site):
+    page.goto((site / "teachers.html").as_uri())
+    assert page.evaluate(
+        "Promise.all([weights('flow-2d'), weights('flow-2d')]).then(([a, b]) => a.bound > 0 && a === b)"
+    )
+    told = page.evaluate("""async () => {
+        const place = add(document.body, "div", {"data-model": "nothing"}, "…");
+        await Promise.all([filled(place), filled(place)]);
+        return [place.textContent, "nothing" in GM.waiting];
+    }""")
+    assert told == ["The weights of this model did not arrive: load the page again.", False]
+
+
+def colours(place):
+    """How many pixels of the flow's canvas are grey as its grid, and how many are coloured as its points."""
+    return place.locator("canvas").evaluate("""own => {
+        const data = own.getContext("2d").getImageData(20, 20, own.width - 40, own.height - 60).data;
+        let grey = 0, bright = 0;
+        for (let i = 0; i < data.length; i += 4) {
+            const [r, g, b] = data.slice(i, i + 3);
+            if (r === g && g === b && r > 100 && r < 255) grey++;
+            if (Math.abs(r - b) > 60) bright++;
+        }
+        return [grey, bright];
+    }""")
+
+
+def test_the_flow_s_page_has_grid_and_points_and_draws_others_on_demand(chapter):
+    come_to_life, pressed = chapter
+    place = come_to_life("3_flows")
+    grey, bright = colours(place)
+    assert grey > 1000
+    assert bright > 1000
+    before, reading = pixels(place), place.locator("[aria-live]").inner_text()
+    pressed(place.get_by_text("draw anew"), 0.5, 0.5)
+    assert pixels(place) != before
+    assert place.locator("[aria-live]").inner_text() == reading
+
+
+def test_the_flow_plays_from_noise_to_data_and_stops_there_or_where_it_is_left(chapter):
+    come_to_life, pressed = chapter
+    place = come_to_life("3_flows")
+    page, slider, button = place.page, place.get_by_label("depth (layers)"), place.locator("button").first
+    pressed(button, 0.5, 0.5)
+    assert button.inner_text() == "pause"
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_function("own => own.textContent === '▶ play'", arg=button.element_handle())
+    assert float(slider.input_value()) > 0
+    pressed(button, 0.5, 0.5)
+    page.wait_for_function("own => own.textContent === '▶ play'", arg=button.element_handle(), timeout=60_000)
+    assert float(slider.input_value()) == 0
+    assert "after 0 layers" in place.locator("[aria-live]").inner_text()
+
+
+def test_a_point_that_the_layers_carry_out_of_the_picture_is_told_so_and_its_place_is_named(chapter):
+    come_to_life, pressed = chapter
+    place = come_to_life("3_flows")
+    canvas, slider = place.locator("canvas"), place.get_by_label("depth (layers)")
+    pressed(canvas, 0.995, 0.3)
+    reading = place.locator("[aria-live]").inner_text()
+    assert canvas.get_attribute("aria-valuetext") == reading.splitlines()[0]
+    assert "outside" not in reading
+    slider.press("End")
+    place.page.wait_for_timeout(200)
+    assert "after 8 layers" in place.locator("[aria-live]").inner_text()
+    assert "outside the picture" in place.locator("[aria-live]").inner_text()
+    assert abs(float(canvas.get_attribute("aria-valuenow"))) <= 4
+
+
+def test_a_key_with_a_modifier_is_left_to_the_browser(chapter):
+    come_to_life, _ = chapter
+    for name in ("1_vae", "3_flows"):
+        canvas = come_to_life(name).locator(".gm-pad")
+        before = canvas.get_attribute("aria-valuetext")
+        for key in ("Control+ArrowRight", "Alt+ArrowUp"):
+            canvas.press(key)
+        canvas.page.wait_for_timeout(200)
+        assert canvas.get_attribute("aria-valuetext") == before
 
 
 def test_a_chapter_has_no_other_living_pages(page, site):
