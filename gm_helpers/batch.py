@@ -251,7 +251,7 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
             str(executed),
             parameters,
             kernel_name=KERNEL["name"],
-            cwd=str(NOTEBOOKS if NOTEBOOKS.is_dir() else ROOT),
+            cwd=str(NOTEBOOKS if course() else ROOT),
             progress_bar=False,
             execution_timeout=CELL_TIMEOUT,
             # quiet: what is printed goes to the notebook alone. Here it goes to the kernel's own standard error too,

@@ -194,6 +194,7 @@ def _check(plan: dict[str, Any], snapshots: Sequence[float], validation: Tensor 
         "steps": ("a whole number, at least 1", lambda own: own >= 1 and own == int(own)),
         "batch_size": ("a whole number, at least 1", lambda own: own >= 1 and own == int(own)),
         "learning_rate": ("above 0 and finite", lambda own: 0 < own < math.inf),
+        "betas": ("two numbers from 0 to below 1", lambda own: all(0 <= one < 1 for one in own)),
         "warm_up": ("from 0 to 1", lambda own: 0 <= own <= 1),
         "average": ("from 0 to below 1", lambda own: 0 <= own < 1),
         "images": ("at least one", lambda own: own >= 1),

@@ -60,9 +60,10 @@ def places(told: list[str]) -> tuple[str, list[float], list[str]]:
 def panel(axes: Axes, model: str, metric: str, values: Values) -> None:
     """One model: small dots for the seeds, error bars over them."""
     name, where, labels = places(list(values))
-    for x, own in zip(where, values.values(), strict=True):
+    where, labels, seeds = zip(*sorted(zip(where, labels, values.values(), strict=True)), strict=True)
+    for x, own in zip(where, seeds, strict=True):
         axes.plot([x] * len(own), own, "o", color=figures.COLOURS[1], markersize=4, alpha=0.7, zorder=3)
-    means, spreads = zip(*map(summary, values.values()), strict=True)
+    means, spreads = zip(*map(summary, seeds), strict=True)
     axes.errorbar(where, means, spreads, fmt="-_" if name else "_", markersize=14, capsize=4, color=figures.COLOURS[0])
     if name and min(where) > 0 and max(where) > 5 * min(where):
         axes.set_xscale("log")
@@ -70,8 +71,7 @@ def panel(axes: Axes, model: str, metric: str, values: Values) -> None:
     axes.set_xticks([], minor=True)
     if not name:
         axes.set_xlim(-1, len(where))
-    seeds = len(next(iter(values.values())))
-    axes.set(title=f"{model}, {seeds} seeds", xlabel=name, ylabel=SAID.get(metric, metric))
+    axes.set(title=f"{model}, {len(seeds[0])} seeds", xlabel=name, ylabel=SAID.get(metric, metric))
 
 
 def main(table: Path, target: Path) -> None:

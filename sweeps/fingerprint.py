@@ -6,14 +6,15 @@ function that this one never uses, may change. Comments and docstrings don't cou
 
 import ast
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "gm_helpers"
-TRAINED_BY = ("fit", "ship")  # functions of recipes.py
-MEASURED_BY = ("evaluate", "pretrained")
+TRAINED_BY = ("__init__", ""), ("__main__", "_train"), ("recipes", "fit"), ("recipes", "ship")
+MEASURED_BY = ("__init__", ""), ("__main__", "_evaluate"), ("recipes", "evaluate"), ("recipes", "pretrained")
 REFUSING = ("check", "rehearse", "_metadata", "evaluate")  # what those call to refuse or to tell, and changes no weight
 NOT_TRAINED_BY = ("measure", "shipped")  # fields of a recipe
 NOT_MEASURED_BY = ("schedules", "in_full", "shipped")
@@ -22,7 +23,7 @@ Place = tuple[str, str]  # a module and a name in it
 
 @dataclass
 class Module:
-    """Top-level statements by the names that they bind, imports by theirs, and what else runs on import."""
+    """Top-level statements by the names that they bind, its imports of the package, and what else runs on import."""
 
     bound: dict[str, list[ast.stmt]] = field(default_factory=dict)
     imported: dict[str, Place] = field(default_factory=dict)  # of a whole module the second part is empty
@@ -50,19 +51,23 @@ def module(package: Path, name: str) -> Module:
     for node in tree.body:
         names = list(_binds(node))
         for bound in names:
-            own.bound.setdefault(bound, []).append(node)
-        if not names and not isinstance(node, ast.Import | ast.ImportFrom | ast.Pass):
+            if bound not in own.imported:
+                own.bound.setdefault(bound, []).append(node)
+        if not names and not isinstance(node, ast.Pass):
             own.effects.append(node)
     return own
 
 
 def _binds(node: ast.stmt) -> Iterator[str]:
-    """The names that a top-level statement defines."""
+    """The names that a top-level statement defines or imports."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         yield node.name
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (own.asname or own.name.partition(".")[0] for own in node.names)
     elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
         for target in getattr(node, "targets", None) or [node.target]:
-            yield from (own.id for own in ast.walk(target) if isinstance(own, ast.Name))
+            parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
+            yield from (own.id for own in parts if isinstance(own, ast.Name))  # os.environ["…"] = … defines none
 
 
 def uses(own: Module, name: str, node: ast.AST) -> Iterator[Place]:
@@ -137,7 +142,7 @@ def recipe(name: str, profile: str, measuring: bool = False, package: Path = PAC
     row, own = _in_profile(package, rows(package)[name], profile), module(package, "recipes")
     left_out = NOT_MEASURED_BY if measuring else NOT_TRAINED_BY
     row = {key: node for key, node in row.items() if key not in left_out}
-    start = [("recipes", function) for function in (MEASURED_BY if measuring else TRAINED_BY)]
+    start = [*(MEASURED_BY if measuring else TRAINED_BY)]
     start += [place for node in row.values() for place in uses(own, "recipes", node)]
     but = {("recipes", function) for function in ("RECIPES", *(() if measuring else REFUSING))}
     found = reached(package, start, but)
@@ -157,11 +162,19 @@ def _weights(package: Path, text: str) -> Iterator[Path]:
 
 
 @cache
-def notebook(source: Path, package: Path = PACKAGE) -> str:
-    """The hash of a notebook's source and of the whole package, which it may use as it likes."""
+def notebook(path: Path, package: Path = PACKAGE) -> str:
+    """The hash of a notebook's code and of the whole package, which it may use as it likes."""
+    cells = [own for own in json.loads(path.read_text("utf-8"))["cells"] if own["cell_type"] == "code"]
+    code = json.dumps([(own["source"], own["metadata"].get("tags")) for own in cells])
     kinds = (".py", ".toml", ".csv", ".js", ".safetensors")
-    paths = [source, *sorted(path for path in package.rglob("*") if path.suffix in kinds)]
-    return _digest("\n".join(_digest(path.read_bytes()) for path in paths).encode())
+    files = sorted(path for path in package.rglob("*") if path.suffix in kinds)
+    return _digest("\n".join([code, *(_digest(own.read_bytes()) for own in files)]).encode())
+
+
+def draws(name: str, package: Path = PACKAGE) -> bool:
+    """Whether the measurement by that recipe draws samples, whose number can be another."""
+    [place] = uses(module(package, "recipes"), "recipes", rows(package)[name]["measure"])
+    return any("samples" in own for own in map(_parameters, module(package, place[0]).bound[place[1]]))
 
 
 def arguments(name: str, package: Path = PACKAGE) -> list[str]:
@@ -172,7 +185,11 @@ def arguments(name: str, package: Path = PACKAGE) -> list[str]:
     [model] = module(package, place[0]).bound[place[1]]
     if isinstance(model, ast.ClassDef):
         [model] = [node for node in model.body if getattr(node, "name", "") == "__init__"]
-    return [own.arg for own in model.args.args if own.arg != "self"] + fields
+    return [own for own in _parameters(model) if own != "self"] + fields
+
+
+def _parameters(function: ast.FunctionDef) -> list[str]:
+    return [own.arg for own in function.args.args]
 
 
 def _digest(content: bytes) -> str:

@@ -1,8 +1,10 @@
 """A sweep's YAML, checked, and the runs that it asks for."""
 
+import ast
 import itertools
 import json
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,7 @@ class Run:
     def begun(self) -> str:
         """What decides it: a state, or a result, of another is of no use."""
         if self.notebook:
-            own = fingerprint.notebook(ROOT / "notebooks" / "source" / f"{self.name}.md")
+            own = fingerprint.notebook(ROOT / "notebooks" / f"{self.name}.ipynb")
         else:
             own = fingerprint.recipe(self.name, self.profile)
         return f"{own} {self.options} threads={self.threads}"
@@ -92,17 +94,23 @@ def settings_in(told: str) -> dict[str, Any]:
 
 
 def read(name: str) -> dict[str, Any]:
-    """The sweep of that name in this folder, or of that absolute path, with what it leaves out. Raises SweepError."""
-    path = Path(name) if name.endswith(".yaml") else HERE / f"{name}.yaml"
+    """The sweep of that name in this folder, or of a path, with what it leaves out. Raises SweepError."""
+    path = ROOT / name if name.endswith(".yaml") else HERE / f"{name}.yaml"
     if not path.is_file():
         there = ", ".join(sorted(own.stem for own in HERE.glob("*.yaml")))
-        raise SweepError(f"there is no sweep {name!r}: choose one of {there}, or write sweeps/{name}.yaml")
+        raise SweepError(f"there is no sweep {name!r}: choose one of {there}, or write sweeps/{path.name}")
     try:
         own = yaml.safe_load(path.read_text("utf-8"))
     except yaml.YAMLError as error:
         raise SweepError(f"{path.name} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(own, dict):
         raise SweepError(f"{path.name} must have keys: {', '.join([*CHOICES, *OTHERS])}")
+    for key, ending in {"table": ".csv", "figure": ".png"}.items():
+        target = Path(str(own.get(key, f"{path.stem}{ending}")))
+        if (
+            target.suffix != ending or path.stem not in target.stem
+        ):  # a copy of a sweep writes over nothing of the first
+            raise SweepError(f"{key} of {path.name} must be a {ending} with {path.stem} in its name, but is {target}")
     return {"profile": "quick", "dataset": "mnist", "device": "auto", "threads": 1} | own
 
 
@@ -118,9 +126,10 @@ def runs(sweep: dict[str, Any]) -> list[Run]:
     if not isinstance(models, dict) or not isinstance(notebooks, list) or not (models or notebooks):
         raise SweepError("a sweep needs models, each with its arguments under it, or a list of notebooks")
     own = [run for name, block in models.items() for run in _trainings(name, block or {}, sweep, common)]
+    _known("notebooks", notebooks, sorted(own.stem for own in (ROOT / "notebooks").glob("[1-9]*.ipynb")))
+    if len(set(notebooks)) < len(notebooks):
+        raise SweepError(f"notebooks must be named once each, but are {notebooks}")
     for name in notebooks:
-        if not (ROOT / "notebooks" / "source" / f"{name}.md").is_file():
-            raise SweepError(f"there is no notebook {name!r} in notebooks/source")
         own += [Run(name, seed, **common, notebook=True) for seed in _seeds(sweep.get("seeds"))]
     return own
 
@@ -134,12 +143,23 @@ def _trainings(name: str, block: Any, sweep: dict[str, Any], common: dict[str, A
     samples, seeds = block.get("samples"), _seeds(block.get("seeds", sweep.get("seeds")))
     if samples is not None:
         _at_least_1("samples", samples)
+        if not fingerprint.draws(name):
+            raise SweepError(f"{name} has no samples whose number could be set: leave that out")
     values = {key: own if isinstance(own, list) else [own] for key, own in block.items() if key not in OF_A_MODEL}
+    values = {key: list(map(_number, own)) for key, own in values.items()}
     for key, own in values.items():
         if not own or any(own.count(value) > 1 for value in own):
             raise SweepError(f"{key} of {name} must have values, each once, but is {own}")
     grid = [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
     return [Run(name, seed, **common, settings=settings, samples=samples) for settings in grid for seed in seeds]
+
+
+def _number(value: Any) -> Any:
+    """The number that a text is: YAML takes 1e-3 for a text."""
+    with suppress(ValueError, SyntaxError, TypeError):
+        if isinstance(own := ast.literal_eval(value), int | float):
+            return own
+    return value
 
 
 def _known(what: str, names: Any, choices: list[str]) -> None:

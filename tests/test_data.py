@@ -257,6 +257,12 @@ def test_data_lie_where_gm_data_says_or_at_the_root_of_the_repository(monkeypatc
     assert data.folder() == (tmp_path / "some" / "where" if value else root / "data")
 
 
+def test_without_the_course_around_the_package_data_lie_in_the_working_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("GM_DATA")
+    monkeypatch.setattr(data.files, "root", lambda: tmp_path)
+    assert data.folder() == tmp_path / "data"
+
+
 # ---------------------------------------------------------------- damaged files
 
 

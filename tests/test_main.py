@@ -108,6 +108,9 @@ def test_train_then_evaluate_print_the_same_measurements(command, tmp_path, monk
     numbers = [word.strip("{},") for word in measured.split() if word[0].isdigit() or word[0] == "-"]
     assert len(numbers) == 8
     assert all(number in out for number in numbers)
+    code, fewer, _ = command("evaluate", tmp_path / "vae-2d.safetensors", "--samples", "3", *rest)
+    assert code == 0
+    assert "importance_weighted_3" in fewer
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """What sweeps are made of; that Snakemake runs them is in test_sweeps_run.py."""
 
 import csv
+import inspect
 import json
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from PIL import Image
@@ -60,6 +62,11 @@ def changes(tmp_path):
         ("recipes.py", b"holds a training with", b"has a training with", []),
         ("gan.py", b"nn.LeakyReLU(0.2), nn.Dropout", b"nn.LeakyReLU(0.1), nn.Dropout", ["gan"]),
         ("gan.py", b"import torch\n", b"import torch\n\nVAE = 3\n", []),
+        ("vae.py", b"import torch.nn.functional as F", b"import numpy as F", ["vae-20d"]),
+        ("data.py", b"def binarize(", b"@torch.no_grad()\ndef binarize(", ["vae-20d"]),
+        ("__main__.py", b"recipes.ship(name, *rest", b"recipes.ship(name, 3, *rest", list(MODELS)),
+        ("settings.py", b"ast.literal_eval(text)", b"ast.literal_eval(text + '0')", list(MODELS)),
+        ("train.py", b"import torch\n", b"import os\n\nimport torch\n\nos.environ['A'] = 'b'\n", list(MODELS)),
         ("vae.py", b"LOG_VAR_BOUND = 15.0", b"LOG_VAR_BOUND = 14.0", ["vae-20d"]),
         ("nn.py", b"def mlp(", b"@torch.no_grad()\ndef mlp(", ["vae-20d", "flow-fc", "flow-2d"]),
         ("flows.py", b"def checkerboard(", b"@torch.no_grad()\ndef checkerboard(", ["flow-fc"]),
@@ -83,6 +90,9 @@ def test_a_training_depends_on_its_row_and_on_the_definitions_that_it_reaches(fi
         ("metrics.py", b"def bounds(", b"@torch.no_grad()\ndef bounds(", ["vae-20d"]),
         ("metrics.py", b"def flow_bounds(", b"@torch.no_grad()\ndef flow_bounds(", ["flow-fc"]),
         ("recipes.py", b"steps=3_500", b"steps=3_600", []),
+        ("data.py", b"def binarize(", b"@torch.no_grad()\ndef binarize(", ["vae-20d"]),
+        ("recipes.py", b'{"hidden": 256}', b'{"hidden": 255}', ["flow-fc"]),
+        ("data.py", b"def two_moons(", b"@torch.no_grad()\ndef two_moons(", ["flow-2d"]),
         ("recipes.py", b"round(value, 3)", b"round(value, 4)", list(MODELS)),
         ("weights/digit-classifier.safetensors", b"gm_helpers", b"gm_helperz", ["gan"]),
     ],
@@ -104,6 +114,40 @@ def test_the_sources_tell_the_same_table_as_the_package():
     for name, recipe in RECIPES.items():
         declared = settings.declared(recipe.model) | settings.declared(Schedule)
         assert set(fingerprint.arguments(name)) == set(declared)
+
+
+def test_a_notebook_run_depends_on_the_code_that_is_executed_and_on_the_package(changes, tmp_path):
+    package, path = tmp_path / "gm_helpers", tmp_path / "mine.ipynb"
+
+    def digest(source, kind="code"):
+        cells = [
+            {"cell_type": "code", "source": "x", "metadata": {}},
+            {"cell_type": kind, "source": source, "metadata": {}},
+        ]
+        path.write_text(json.dumps({"cells": cells}))
+        fingerprint.notebook.cache_clear()
+        return fingerprint.notebook(path, package)
+
+    assert digest("a") != digest("b")
+    assert digest("a", "markdown") == digest("b", "markdown")
+    before = digest("a")
+    (package / "vae.py").write_text("")
+    assert digest("a") != before
+
+
+def test_only_where_samples_are_drawn_can_their_number_be_another():
+    assert [name for name in RECIPES if fingerprint.draws(name)] == [
+        name for name, recipe in RECIPES.items() if "samples" in inspect.signature(recipe.measure).parameters
+    ]
+
+
+def test_a_run_holds_the_hashes_of_the_code_that_trains_and_measures_it(monkeypatch):
+    monkeypatch.setattr(fingerprint, "recipe", lambda name, profile, measuring=False: f"<{name} {profile} {measuring}>")
+    monkeypatch.setattr(fingerprint, "notebook", lambda path: f"<{path.name}>")
+    training, notebook = plan.runs(sweep(seeds=[0], models={"gan": {"samples": 9}}, notebooks=["1_vae"]))
+    assert "<gan smoke False>" in training.begun()
+    assert "<gan smoke True>" in training.measured()
+    assert "<1_vae.ipynb>" in notebook.begun()
 
 
 # ---------------------------------------------------------------- plan
@@ -141,6 +185,14 @@ def test_sweeps_share_what_is_the_same_run_and_nothing_else():
         assert other.begun() != first.begun()
 
 
+def test_a_number_that_yaml_takes_for_a_text_is_a_number():
+    [one] = plan.runs(sweep(seeds=[1], models={"flow-2d": {"learning_rate": "1e-3"}}))
+    [same] = plan.runs(sweep(seeds=[1], models={"flow-2d": {"learning_rate": 0.001}}))
+    assert one == same
+    [text] = plan.runs(sweep(seeds=[1], models={"gan": {"generator_loss": "saturating"}}))
+    assert text.settings == {"generator_loss": "saturating"}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -160,7 +212,13 @@ def test_sweeps_share_what_is_the_same_run_and_nothing_else():
             ({"seeds": own}, "seeds must be a list of whole numbers")
             for own in ([], None, 3, [-1], [1, 1], ["a"], [True])
         ),
-        ({"notebooks": ["9_none"]}, "there is no notebook '9_none' in notebooks/source"),
+        ({"notebooks": ["9_none"]}, "notebooks can't have '9_none': choose among 1_vae, 2_gan, 3_flows"),
+        ({"notebooks": ["1_vae", "1_vae"]}, "notebooks must be named once each"),
+        ({"models": {"flow-2d": {"samples": 3}}}, "flow-2d has no samples whose number could be set"),
+        (
+            {"models": {"flow-2d": {"learning_rate": ["1e-3", 0.001]}}},
+            "learning_rate of flow-2d must have values, each once",
+        ),
     ],
 )
 def test_what_a_sweep_cannot_mean_is_one_sentence(changes, sentence):
@@ -170,7 +228,17 @@ def test_what_a_sweep_cannot_mean_is_one_sentence(changes, sentence):
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("- a", "must have keys: profile"), ("a: [", "is no YAML"), (None, "choose one of course, demo")],
+    [
+        ("- a", "must have keys: profile"),
+        ("a: [", "is no YAML"),
+        (None, "choose one of course, demo"),
+        (
+            "table: sweeps/course.csv",
+            "table of mine.yaml must be a .csv with mine in its name, but is sweeps/course.csv",
+        ),
+        ("figure: mine.svg", "figure of mine.yaml must be a .png with mine in its name, but is mine.svg"),
+        ("table: 3", "table of mine.yaml must be a .csv with mine in its name, but is 3"),
+    ],
 )
 def test_a_file_that_is_no_sweep_is_one_sentence(text, sentence, tmp_path):
     if text is not None:
@@ -204,7 +272,7 @@ def gathered(tmp_path, monkeypatch):
             (tmp_path / run.result).write_text(json.dumps({"metadata": {"papermill": {"duration": 61.7}}}))
             (tmp_path / run.folder / "1.1-a.png").touch()
         else:
-            (tmp_path / run.result).write_text(json.dumps({"val_loss": 0, "test_loss": value}))
+            (tmp_path / run.result).write_text(json.dumps({"val_loss": 0, "test_loss": value, "test_other": 9}))
             checkpoint.save(tmp_path / run.folder / f"{run.name}.safetensors", {"w": torch.ones(1)}, {"seconds": 7})
     gather.main(str(tmp_path / "mine.yaml"), tmp_path, tmp_path / "mine.csv")
     return list(csv.DictReader((tmp_path / "mine.csv").read_text().splitlines())), tmp_path / "mine.csv"
@@ -217,8 +285,10 @@ def test_the_table_has_a_row_for_each_run_and_metric(gathered):
     assert rows == [
         ("vae-20d", "hidden=3", *common, "val_loss", "0", "7"),
         ("vae-20d", "hidden=3", *common, "test_loss", "1.5", "7"),
+        ("vae-20d", "hidden=3", *common, "test_other", "9", "7"),
         ("vae-20d", "hidden=5", *common, "val_loss", "0", "7"),
         ("vae-20d", "hidden=5", *common, "test_loss", "2.5", "7"),
+        ("vae-20d", "hidden=5", *common, "test_other", "9", "7"),
         ("1_vae", "", *common, "figures", "1", "62"),
     ]
 
@@ -234,7 +304,7 @@ def test_the_headline_is_the_first_metric_of_the_test_images(gathered):
     ("told", "axis"),
     [
         (["latent_dim=2 hidden=9", "latent_dim=40 hidden=9"], ("latent_dim", [2, 40], ["2", "40"])),
-        (["a=1 b=1", "a=2 b=2"], ("", [0, 1], ["a=1 b=1", "a=2 b=2"])),
+        (["a=1 b=1", "a=2 b=2"], ("", [0, 1], ["a=1\nb=1", "a=2\nb=2"])),
         (['loss="x"', 'loss="y"'], ("", [0, 1], ['loss="x"', 'loss="y"'])),
         (["on=true", "on=false"], ("", [0, 1], ["on=true", "on=false"])),
         ([""], ("", [0], ["as in the recipe"])),
@@ -247,6 +317,19 @@ def test_the_one_number_that_varies_is_the_axis(told, axis):
 def test_the_bars_are_mean_and_standard_deviation_over_seeds():
     assert draw.summary([1.0, 2.0, 3.0]) == (2.0, 1.0)
     assert draw.summary([1.0]) == (1.0, 0.0)
+
+
+def test_in_the_figure_the_bars_end_where_the_deviation_does_in_the_order_of_the_argument(style):
+    _, axes = plt.subplots()
+    values = {"latent_dim=40": [4.0, 6.0], "latent_dim=2": [1.0, 1.0]}
+    draw.panel(axes, "vae-20d", "test_loss", values)
+    [bars] = axes.containers
+    line, _, [ends] = bars
+    assert line.get_xydata().tolist() == [[2, 1], [40, 5]]
+    spread = 2**0.5
+    assert [own.tolist() for own in ends.get_segments()] == [[[2, 1], [2, 1]], [[40, 5 - spread], [40, 5 + spread]]]
+    assert axes.get_xscale() == "log"
+    assert [own.get_text() for own in axes.get_xticklabels()] == ["2", "40"]
 
 
 def test_the_figure_says_in_words_what_it_shows(gathered, style, tmp_path):

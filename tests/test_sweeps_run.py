@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import slurm
+import torch
 import yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.rare]
@@ -79,6 +80,16 @@ def test_a_training_that_fails_stops_no_other_and_is_named(run, tmp_path):
     assert "learning_rate=0.001" not in missing
     assert "a loss or weight is not finite" in said
     assert run(failing)[:2] == (1, {})
+
+
+def test_a_training_that_fails_after_an_earlier_success_is_named_and_its_old_measurement_is_gone(run, tmp_path):
+    one = FOUR | {"seeds": [0], "models": {"flow-2d": {}}}
+    assert run(one)[0] == 0
+    absent = "cuda" if not torch.cuda.is_available() else "mps"
+    code, _, said = run(one | {"device": absent})
+    assert code == 1
+    assert "smoke-digits/flow-2d/recipe/seed-0" in said.partition("Without a result, and why")[2]
+    assert list(tmp_path.rglob("flow-2d.json")) == []
 
 
 def test_a_training_that_is_killed_goes_on_from_its_state(start, tmp_path):

@@ -327,6 +327,7 @@ def test_a_state_of_other_settings_is_refused_and_the_settings_named(change, nam
     [
         *({key: None} for key in ("plan", "run", "sums", "model", "averages", "optimizers", "generator")),
         {"global_generators": None},
+        {"plan": {}},
         {"global_generators": [torch.get_rng_state()]},  # of a version that kept those of all GPUs
         {"model": Game(a=(Point([1.0]), None)).state_dict()},
         {"run": {**vars(loop.Run(step=9)), "unknown": 1}},
@@ -680,6 +681,7 @@ def test_a_run_that_diverged_is_neither_saved_nor_given_back_when_it_is_interrup
         ({"learning_rate": 0.0}, "learning_rate must be above 0 and finite, but is 0.0"),
         ({"learning_rate": math.nan}, "learning_rate must be above 0 and finite, but is nan"),
         ({"learning_rate": math.inf}, "learning_rate must be above 0 and finite, but is inf"),
+        ({"betas": (2.0, 3.0)}, r"betas must be two numbers from 0 to below 1, but is \(2.0, 3.0\)"),
         ({"warm_up": -0.1}, "warm_up must be from 0 to 1, but is -0.1"),
         ({"warm_up": 1.1}, "warm_up must be from 0 to 1, but is 1.1"),
         ({"average": 1.0}, "average must be from 0 to below 1, but is 1.0"),
