@@ -70,7 +70,8 @@ def panel(axes: Axes, model: str, metric: str, values: Values) -> None:
     axes.set_xticks(where, labels)
     axes.set_xticks([], minor=True)
     if not name:
-        axes.set_xlim(-1, len(where))
+        axes.set_xlim(-0.6, len(where) - 0.4)
+        axes.tick_params(axis="x", labelsize=8)
     axes.set(title=f"{model}, {len(seeds[0])} seeds", xlabel=name, ylabel=SAID.get(metric, metric))
 
 

@@ -339,3 +339,31 @@ def test_the_figure_says_in_words_what_it_shows(gathered, style, tmp_path):
     assert (
         "vae-20d, loss, test data: hidden=3 1.5 ± 0, hidden=5 2.5 ± 0; 1_vae, figures: as in the recipe 1 ± 0" in text
     )
+
+
+def test_what_the_course_says_of_its_sweep_is_what_its_table_has():
+    found = {}
+    for row in csv.DictReader((ROOT / "sweeps" / "course.csv").read_text("utf-8").splitlines()):
+        found.setdefault((row["model"], row["arguments"], row["metric"]), []).append(float(row["value"]))
+
+    def told(model, arguments, metric, digits):
+        return "{:.{digits}f} ± {:.{digits}f}".format(*draw.summary(found[model, arguments, metric]), digits=digits)
+
+    sizes = [told("vae-20d", f"latent_dim={size}", "test_negative_elbo", 1) for size in (2, 5, 10, 20, 40)]
+    gans = {
+        split: [
+            told("gan", f"betas=[{betas},0.999] average={average}", f"{split}_frechet", 0)
+            for betas, average in (("0.5", "0.0"), ("0.5", "0.99"), ("0.0", "0.0"))
+        ]
+        + [told("gan", "betas=[0.0,0.999] average=0.99", f"{split}_frechet", 1)]
+        for split in ("test", "val")
+    }
+    texts = {
+        "README.md": [", ".join(sizes[:3]), f"{sizes[3]} and {sizes[4]} nats", *gans["test"]],
+        "gm_helpers/recipes.py": gans["val"],
+        "notebooks/source/2_gan.md": [f"from {gans['test'][2]} to {gans['test'][3]}"],
+    }
+    texts["README.md"].append(told("flow-fc", "", "test_bits_per_dim", 3))
+    for name, said in texts.items():
+        text = " ".join((ROOT / name).read_text(encoding="utf-8").replace("#", "").split())
+        assert [own for own in said if own not in text] == [], name
