@@ -5,8 +5,8 @@ Notebook 1: six β, five seeds each, by the study `vae-short` in the profile qui
 the first 5,000 test images. Notebook 3: the base of one normal against that of two, five seeds each, by the recipes of
 `flow-2d` in the profile quick: the divergence from the data to the model, in nats, and the mass that it puts off the
 moons. Autoregressive layers against coupling layers, three seeds each, by the study `flow-8x8` in the profile full:
-bits per dimension of all test images, with one draw of the noise, the same for both. And `flow-fc` in the profile full,
-three seeds.
+bits per dimension of all test images, with one draw of the noise, the same for both. And `flow-fc`, three seeds each:
+in the profile full, and in quick with its ActNorm and without.
 
     .venv/bin/python benchmarks/seeds.py        # an hour on one core, beside other work; writes gm_helpers/seeds.csv
     .venv/bin/python benchmarks/seeds.py betas  # five minutes: the rows of that part anew, and the others kept
@@ -15,12 +15,15 @@ three seeds.
 import argparse
 import platform
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 import torch
+from torch import nn
 
 from gm_helpers import data, flows, metrics, recipes
+from gm_helpers.bijections import ActNorm
 from gm_helpers.files import write_atomically
 from gm_helpers.flows import Flow
 from gm_helpers.train import train
@@ -96,8 +99,38 @@ def fully_connected() -> Iterator[str]:
         yield f"flow-fc;{seed};bits;{flows.bits_per_dim(log_prob).mean().item():.4f}"
 
 
-PARTS = {"betas": betas, "bases": bases, "layers": layers, "fully_connected": fully_connected}
-BELONGS = {"vae-beta": "betas", "flow-2d": "bases", "flow-fc": "fully_connected"}  # how a row begins; the rest: layers
+def act_norm() -> Iterator[str]:
+    """The same of `flow-fc` in the profile quick, with its ActNorm and without."""
+    recipe, training = recipes.RECIPES["flow-fc"], data.load("mnist", "train").pixels
+    test = data.load("mnist", "test").pixels.float()
+    for seed in range(3):
+        for name in ("act-norm", "no-act-norm"):
+            torch.manual_seed(seed)
+            flow = cast(flows.ImageFlow, recipe.model(**recipe.arguments_in("quick")))
+            if name == "no-act-norm":
+                layers = (own for own in flow.bijection.layers if not isinstance(own, ActNorm))
+                flow.bijection.layers = nn.ModuleList(layers)
+            train(flow, training, recipe.prepare, **asdict(recipe.schedules["quick"]), seed=seed)
+            flow.eval()
+            rng = torch.Generator().manual_seed(100)
+            log_prob = metrics.in_parts(lambda x, own=flow, rng=rng: own.elbo(x, rng), test)
+            yield f"{name};{seed};bits;{flows.bits_per_dim(log_prob).mean().item():.4f}"
+
+
+PARTS = {
+    "betas": betas,
+    "bases": bases,
+    "layers": layers,
+    "fully_connected": fully_connected,
+    "act_norm": act_norm,
+}
+BELONGS = {  # how a row begins -> its part; the rest are layers
+    "vae-beta": "betas",
+    "flow-2d": "bases",
+    "flow-fc": "fully_connected",
+    "act-norm": "act_norm",
+    "no-act-norm": "act_norm",
+}
 
 
 def main() -> None:

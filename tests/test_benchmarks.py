@@ -1,6 +1,7 @@
 """That the README quotes what `make bench` wrote. No test times anything."""
 
 import json
+import statistics
 from pathlib import Path
 
 from conftest import script
@@ -34,18 +35,9 @@ ROWS = SEEDS.TARGET.read_text(encoding="utf-8").splitlines()[3:]
 def test_each_part_of_the_table_of_seeds_has_its_rows_and_every_seed():
     parts = {part: [row for row in ROWS if SEEDS.part_of(row) == part] for part in SEEDS.PARTS}
     seeds = {part: {row.split(";")[1] for row in rows} for part, rows in parts.items()}
-    assert {part: len(own) for part, own in seeds.items()} == {
-        "betas": 5,
-        "bases": 5,
-        "layers": 3,
-        "fully_connected": 3,
-    }
-    assert {part: len(own) for part, own in parts.items()} == {
-        "betas": 6 * 5 * 3,
-        "bases": 2 * 5 * 2,
-        "layers": 2 * 3,
-        "fully_connected": 3,
-    }
+    assert [len(own) for own in seeds.values()] == [5, 5, 3, 3, 3]
+    counts = {"betas": 6 * 5 * 3, "bases": 2 * 5 * 2, "layers": 2 * 3, "fully_connected": 3, "act_norm": 2 * 3}
+    assert {part: len(own) for part, own in parts.items()} == counts
 
 
 def test_a_named_part_is_made_anew_and_the_rows_of_the_others_stay(tmp_path, monkeypatch):
@@ -70,3 +62,13 @@ def test_notebook_1_says_how_many_components_were_active_at_each_beta():
     assert (ends["1"], ends["3"], ends["10"], ends["100"]) == ((20, 20), (19, 20), (8, 13), (0, 0))
     said = r"with five seeds, 8 to 13 are active at $\beta = 10$"
     assert said in (ROOT / "notebooks" / "source" / "1_vae.md").read_text(encoding="utf-8")
+
+
+def test_recipes_say_what_act_norm_bought():
+    bits = {}
+    for model, _, _, value in (row.split(";") for row in ROWS):
+        if model.endswith("act-norm"):
+            bits.setdefault(model, []).append(float(value))
+    told = [f"{statistics.fmean(own):.3f} ± {statistics.stdev(own):.3f}" for own in bits.values()]
+    text = (ROOT / "gm_helpers" / "recipes.py").read_text(encoding="utf-8")
+    assert f"ActNorm 0.05, {told[1]} to {told[0]}" in " ".join(text.replace("#", "").split())

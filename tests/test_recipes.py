@@ -377,7 +377,7 @@ def test_a_gan_is_measured_in_the_features_of_the_shipped_classifier_against_gre
     model, classifier, expected = GAN(dropout=0.1).eval(), pretrained("digit-classifier", "cpu"), {}
     for split in ("val", "test"):
         real = data.load("digits", split).pixels / 255
-        values = metrics.sample_quality(model.sample(100, seeded(0)), real, classifier)
+        values = metrics.sample_quality(model.sample(140, seeded(0)), real, classifier)
         expected |= {f"{split}_{key}": round(value, 3) for key, value in values.items()}
     assert recipes.evaluate("gan", model, "digits") == expected
 
