@@ -65,7 +65,6 @@ def adaptive(velocity: Velocity, x: Tensor, start: float, end: float, tolerance:
 
     All points share their steps (SciPy's solve_ivp, RK45).
     """
-
     from scipy.integrate import solve_ivp  # training needs no SciPy
 
     def slope(t: float, flat: object) -> object:
@@ -83,9 +82,9 @@ def exact_divergence(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:
     """Σᵢ ∂vᵢ/∂xᵢ at each point, (B,): a backward pass for each of the dimensions."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        flat = velocity(x, t).flatten(1)
-        columns = [torch.autograd.grad(own.sum(), x, retain_graph=True)[0].flatten(1) for own in flat.unbind(1)]
-    return torch.stack([own[:, i] for i, own in enumerate(columns)], 1).sum(1)
+        parts = velocity(x, t).flatten(1).unbind(1)
+        rows = [torch.autograd.grad(own.sum(), x, retain_graph=True)[0].flatten(1) for own in parts]  # of the Jacobian
+    return torch.stack([row[:, i] for i, row in enumerate(rows)]).sum(0)
 
 
 def estimated_divergence(velocity: Velocity, x: Tensor, t: Tensor, probe: Tensor) -> Tensor:

@@ -235,6 +235,38 @@ def test_the_models_of_plane_and_images_have_networks_for_their_shapes():
     assert isinstance(images, ImageFlowMatching)
 
 
+class Recording(Still):
+    def __init__(self):
+        super().__init__()
+        self.times = []
+
+    def forward(self, x, t):
+        self.times.append(t[0].item())
+        return self.zero * x
+
+
+def test_images_are_drawn_and_measured_in_as_many_steps_as_are_asked_for():
+    network = Recording()
+    model = ImageFlowMatching(network, (1, 28, 28))
+    model.sample(2, seeded(0), 4)
+    assert network.times == pytest.approx([0, 0.25, 0.5, 0.75])
+    network.times.clear()
+    model.bits_per_dim(grey(1), 4, seeded(0))
+    assert sorted({round(own, 4) for own in network.times}) == [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1]
+
+
+def test_what_a_network_of_velocities_saw_at_14_by_14_goes_round_the_coarse_part_too():
+    network = randomized(VelocityNetwork(8, 8))
+    for own in network.up.parameters():
+        torch.nn.init.zeros_(own)
+    x, t = normal(2, 1, 28, 28), uniform(2)
+    with_fine = network(x, t)
+    assert not torch.allclose(with_fine, network(x + 0.1, t))
+    for own in network.down.parameters():
+        torch.nn.init.zeros_(own)
+    assert_close(network(x, t), with_fine)
+
+
 # ---------------------------------------------------------------- networks
 
 

@@ -32,6 +32,7 @@ def as_json(value):
     return json.loads(json.dumps(value))
 
 
+QUALITIES = ("frechet", "frechet_floor", "precision", "recall")
 COMPARED = ("gan", "matching")  # kinds whose samples are compared with images
 
 
@@ -103,6 +104,29 @@ def test_every_recipe_s_measurements_are_numbers_for_both_splits(name, monkeypat
     measured = recipes.evaluate(name, recipe.model(**recipe.arguments).eval(), "digits")
     assert {key.partition("_")[0] for key in measured} == {"val", "test"}
     assert all(math.isfinite(value) for value in measured.values())
+
+
+def test_flow_matching_is_measured_at_each_number_of_steps_and_its_bits_are_a_mean_over_a_twentieth(monkeypatch):
+    asked = []
+
+    class Model:
+        def sample(self, n, generator, steps):
+            asked.append((n, steps))
+            return torch.full((n, 1, 28, 28), float(steps))
+
+        def bits_per_dim(self, x, steps, generator):
+            asked.append((len(x), steps))
+            return torch.arange(len(x), dtype=torch.float32)
+
+    monkeypatch.setattr(
+        metrics, "sample_quality", lambda made, real, _: dict.fromkeys(QUALITIES, 255 * made.mean().item())
+    )
+    pixels = torch.zeros(100, 1, 28, 28, dtype=torch.uint8)
+    found = recipes._matching_quality(Model(), pixels, data.levels, samples=60, steps=(2, 5))
+    assert asked == [(60, 2), (60, 5), (3, 50)]
+    assert found["frechet_2"] == pytest.approx(2, rel=1e-5)
+    assert found["recall_5"] == pytest.approx(5, rel=1e-5)
+    assert found["bits_per_dim"] == 1.0
 
 
 @pytest.mark.parametrize("split", data.SPLITS)
