@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from functools import reduce
@@ -21,9 +22,10 @@ from torch import Tensor, nn
 from gm_helpers import figures, quantize
 from gm_helpers.bijections import LOG_SCALE_BOUND, AffineCoupling
 from gm_helpers.explore import STYLE, show_still
+from gm_helpers.flow_matching import FlowMatching
 from gm_helpers.flows import Flow
 from gm_helpers.gan import GAN, Generator
-from gm_helpers.nn import slerp
+from gm_helpers.nn import VelocityMLP, slerp
 from gm_helpers.vae import VAE, kl_standard_normal
 
 REACH = 4  # of the pad's plane, in both directions from the origin
@@ -198,6 +200,13 @@ def couplings(flow: Flow) -> dict[str, Any]:
     layers = [cast(AffineCoupling, own) for own in cast(nn.ModuleList, flow.bijection.layers)]
     parts = [_exactly(cast(nn.Sequential, own.network)) | {"moved": int(own.moved)} for own in layers]
     return {"bound": LOG_SCALE_BOUND, "couplings": parts}
+
+
+def field(model: FlowMatching) -> dict[str, Any]:
+    """What a page needs of flow matching in the plane: the velocity's network, and the frequencies of its times."""
+    network = cast(VelocityMLP, model.network)
+    frequencies = [math.pi * 2**i for i in range(network.time.count // 2)]
+    return _exactly(cast(nn.Sequential, network.layers)) | {"frequencies": frequencies}
 
 
 def _exactly(modules: Iterable[nn.Module]) -> dict[str, Any]:

@@ -21,9 +21,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
     "relu": F.relu,
+    "silu": F.silu,
     "": lambda a: a,
 }
-NAMES = {"LeakyReLU(negative_slope=0.2)": "leaky", "Tanh()": "tanh", "Sigmoid()": "sigmoid", "ReLU()": "relu"}
+NAMES = {"LeakyReLU(negative_slope=0.2)": "leaky", "Tanh()": "tanh", "Sigmoid()": "sigmoid"}
+NAMES |= {"ReLU()": "relu", "SiLU()": "silu"}
 LETTERS = bytes(own for own in range(33, 127) if chr(own) not in '"\\<')  # 91 that neither JSON nor HTML must escape
 
 

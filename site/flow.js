@@ -67,7 +67,7 @@ function colourOf(x) {                                 // blue on the left, oran
   return `rgb(${[[0, 213], [114, 94], [178, 0]].map(([from, to]) => Math.round(from + share * (to - from)))})`;
 }
 
-function planeOf(canvas, reach) {                      // the drawing of one depth: density, grid, points, the point that is moved
+function planeOf(canvas, reach, letter) {              // the drawing: density, grid, arrows, points, the point that is moved
   const side = canvas.width, context = canvas.getContext("2d");
   const at = ([x, y]) => [(x + reach) / (2 * reach) * side, (reach - y) / (2 * reach) * side];
   const axes = () => {
@@ -80,8 +80,8 @@ function planeOf(canvas, reach) {                      // the drawing of one dep
       context.fillText(text, x - side / 80, side - 14);
       if (value) context.fillText(text, 14, y + side / 90);
     }
-    context.fillText("h₁", side - 40, side - 14);
-    context.fillText("h₂", 14, side / 24);
+    context.fillText(`${letter}₁`, side - 40, side - 14);
+    context.fillText(`${letter}₂`, 14, side / 24);
   };
   return {
     clear() { context.fillStyle = "white"; context.fillRect(0, 0, side, side); },
@@ -93,9 +93,9 @@ function planeOf(canvas, reach) {                      // the drawing of one dep
         context.fillRect(column * size, row * size, size, size);
       }
     },
-    lines(all) {
-      context.strokeStyle = "#999999";
-      context.lineWidth = 1;
+    lines(all, colour = "#999999", width = 1) {
+      context.strokeStyle = colour;
+      context.lineWidth = width;
       for (const line of all) {
         context.beginPath();
         line.forEach(own => context.lineTo(...at(own)));
@@ -108,6 +108,19 @@ function planeOf(canvas, reach) {                      // the drawing of one dep
         context.fillStyle = colours[i];
         context.fillRect(x - 2.5, y - 2.5, 5, 5);
       });
+    },
+    arrow(from, to) {
+      const [a, b] = [at(from), at(to)], angle = Math.atan2(b[1] - a[1], b[0] - a[0]), head = side / 70;
+      context.strokeStyle = "#767676";
+      context.lineWidth = 2;
+      context.beginPath();
+      context.moveTo(...a);
+      context.lineTo(...b);
+      for (const turn of [2.6, -2.6]) {
+        context.moveTo(...b);
+        context.lineTo(b[0] + head * Math.cos(angle + turn), b[1] + head * Math.sin(angle + turn));
+      }
+      context.stroke();
     },
     mark(point) {
       for (const [width, colour] of [[9, "white"], [4, "black"]]) {
@@ -122,57 +135,96 @@ function planeOf(canvas, reach) {                      // the drawing of one dep
   };
 }
 
-function flowLayers(page, data) {
-  const REACH = 4, SIDE = 450, SECONDS = 6, flow = flowOf(data), rough = flowOf(data, tabled), lines = gridLines();
-  let x = null, depth = flow.depth / 2, samples = [], colours = [], frame = 0, last = 0;
+// A canvas with a point that mouse, finger or keys move, a slider that can be played, a button, a box to check, a reading.
+function planePage(page, {reach, name, range, box, help, letter}) {
+  const SIDE = 450;
   const canvas = add(page, "canvas", {width: 2 * SIDE, height: 2 * SIDE, tabindex: 0, role: "slider", class: "gm-pad",
-    "aria-label": "a point of the plane: arrow keys move it", "aria-valuemin": -REACH, "aria-valuemax": REACH});
+    "aria-label": "a point of the plane: arrow keys move it", "aria-valuemin": -reach, "aria-valuemax": reach});
   canvas.style.cssText = `touch-action:none; cursor:crosshair; width:${SIDE}px; max-width:100%; outline-offset:-3px`;
   focusRing(canvas);
-  const side = add(page, "div"), label = add(side, "label", {}, "depth (layers) "), plane = planeOf(canvas, REACH);
+  const side = add(page, "div"), label = add(side, "label", {}, `${name} `), plane = planeOf(canvas, reach, letter);
   side.style.cssText = "flex:1 1 240px; max-width:450px";
   label.style.display = "block";
-  const slider = add(label, "input", {type: "range", min: 0, max: flow.depth, step: 0.25, value: depth, "aria-label": "depth (layers)"});
+  const slider = add(label, "input", {type: "range", ...range, "aria-label": name});
   slider.style.cssText = "display:block; width:100%; margin:4px 0 8px";
   const button = text => add(side, "button", {type: "button"}, text), play = button("▶ play"), anew = button("draw anew");
-  const choice = add(side, "label"), shaded = add(choice, "input", {type: "checkbox"});
+  const choice = add(side, "label"), checked = add(choice, "input", {type: "checkbox"});
   choice.style.cssText = "display:block; margin-top:8px";
-  add(choice, "span", {}, " density (the darker, the higher)");
+  add(choice, "span", {}, ` ${box}`);
   const reading = add(side, "div", {"aria-live": "polite"});
   reading.style.cssText = "margin-top:8px; min-height:5em; white-space:pre-line";
-  add(side, "p", {}, "Drag the circle, or use the arrow keys. At depth 0 the points are samples, at the last layer draws of a normal distribution.");
+  add(side, "p", {}, help);
   [slider, play, anew].forEach(focusRing);
+  return {
+    plane, slider, anew, checked,
+    read(point, where, more) {
+      reading.textContent = `${where}\n${more}`;
+      canvas.setAttribute("aria-valuenow", Math.max(-reach, Math.min(reach, point[0])));
+      canvas.setAttribute("aria-valuetext", where);
+    },
+    moved(move, point) {                               // move(to) for what is pointed at, or a key's step from point()
+      const pointed = event => {
+        const at = canvas.getBoundingClientRect(), share = (own, low, size) => (2 * (own - low) / size - 1) * reach;
+        move([share(event.clientX, at.left, at.width), -share(event.clientY, at.top, at.height)]);
+      };
+      canvas.addEventListener("pointerdown", event => { canvas.setPointerCapture(event.pointerId); canvas.focus(); pointed(event); });
+      canvas.addEventListener("pointermove", event => { if (event.buttons) pointed(event); });
+      canvas.addEventListener("keydown", event => {
+        const step = stepOf(event);
+        if (step) move(point().map((own, i) => own + step[i]));
+      });
+    },
+    played(advance, rewind) {                          // advance(seconds) says whether to go on; returns what makes it pause
+      let frame = 0, last = 0;
+      const pause = () => {
+        cancelAnimationFrame(frame);
+        frame = last = 0;
+        play.textContent = "▶ play";
+        reading.setAttribute("aria-live", "polite");
+      };
+      const step = now => {
+        const on = advance(last ? Math.min(now - last, 100) / 1000 : 0);
+        last = now;
+        if (on) frame = requestAnimationFrame(step);
+        else pause();
+      };
+      play.addEventListener("click", () => {
+        if (frame) return pause();
+        rewind();
+        play.textContent = "pause";
+        reading.setAttribute("aria-live", "off");
+        frame = requestAnimationFrame(step);
+      });
+      new IntersectionObserver(seen => { if (!seen.at(-1).isIntersecting) pause(); }).observe(page);
+      return pause;
+    },
+  };
+}
+
+const pair = point => `(${point.map(fixed).join(", ")})`;
+
+function flowLayers(page, data) {
+  const REACH = 4, SECONDS = 6, flow = flowOf(data), rough = flowOf(data, tabled), lines = gridLines();
+  let x = null, depth = flow.depth / 2, samples = [], colours = [];
+  const {plane, slider, anew, checked, read, moved, played} = planePage(page, {
+    reach: REACH, letter: "h", name: "depth (layers)", range: {min: 0, max: flow.depth, step: 0.25, value: depth},
+    box: "density (the darker, the higher)",
+    help: "Drag the circle, or use the arrow keys. At depth 0 the points are samples, at the last layer draws of a normal distribution.",
+  });
 
   const paint = newest(() => {
     plane.clear();
-    if (shaded.checked) plane.density(h => rough.logDensity(h, depth));
+    if (checked.checked) plane.density(h => rough.logDensity(h, depth));
     plane.lines(lines.map(line => line.map(own => rough.forward(own, depth).point)));
     plane.points(samples.map(own => rough.forward(own, depth).point), colours);
     const {point: z, logDet} = flow.forward(x), {point: here} = flow.forward(x, depth);
     plane.mark(here);
     plane.axes();
-    const pair = point => `(${point.map(fixed).join(", ")})`;
     const outside = here.some(own => Math.abs(own) > REACH) ? ", outside the picture" : "";
-    const where = `after ${+depth.toFixed(2)} layers: h = ${pair(here)}${outside}`;
-    reading.textContent = `${where}\nx = ${pair(x)}, z = ${pair(z)}\nlog p(x) = log p(z) + log |det|:\n`
-      + `${fixed(logNormal(z) + logDet)} = ${fixed(logNormal(z))} + ${fixed(logDet)} nats`;
-    canvas.setAttribute("aria-valuenow", Math.max(-REACH, Math.min(REACH, here[0])));
-    canvas.setAttribute("aria-valuetext", where);
+    read(here, `after ${+depth.toFixed(2)} layers: h = ${pair(here)}${outside}`,
+      `x = ${pair(x)}, z = ${pair(z)}\nlog p(x) = log p(z) + log |det|:\n`
+      + `${fixed(logNormal(z) + logDet)} = ${fixed(logNormal(z))} + ${fixed(logDet)} nats`);
   });
-  const pause = () => {
-    cancelAnimationFrame(frame);
-    frame = last = 0;
-    play.textContent = "▶ play";
-    reading.setAttribute("aria-live", "polite");
-  };
-  const step = now => {                                // from noise to data, where it stops
-    depth = Math.max(0, depth - (last ? Math.min(now - last, 100) / 1000 / SECONDS * flow.depth : 0));
-    last = now;
-    slider.value = depth;                              // which it shows rounded to its steps
-    paint();
-    if (depth) frame = requestAnimationFrame(step);
-    else pause();
-  };
   const draw = () => {
     samples = Array.from({length: 500}, () => rough.inverse([normal(), normal()]).point);
     colours = samples.map(own => colourOf(own[0]));
@@ -183,26 +235,15 @@ function flowLayers(page, data) {
     x = flow.inverse(h.map(own => Math.max(-REACH, Math.min(REACH, own))), depth).point;
     paint();
   };
-  const point = event => {
-    const box = canvas.getBoundingClientRect(), share = (at, low, size) => (2 * (at - low) / size - 1) * REACH;
-    move([share(event.clientX, box.left, box.width), -share(event.clientY, box.top, box.height)]);
-  };
-  canvas.addEventListener("pointerdown", event => { canvas.setPointerCapture(event.pointerId); canvas.focus(); point(event); });
-  canvas.addEventListener("pointermove", event => { if (event.buttons) point(event); });
-  canvas.addEventListener("keydown", event => {
-    const step = stepOf(event);
-    if (step) move(flow.forward(x, depth).point.map((own, i) => own + step[i]));
-  });
+  const pause = played(seconds => {                    // from noise to data, where it stops
+    depth = Math.max(0, depth - seconds / SECONDS * flow.depth);
+    slider.value = depth;                              // which it shows rounded to its steps
+    paint();
+    return depth > 0;
+  }, () => { if (!depth) depth = flow.depth; });
+  moved(move, () => flow.forward(x, depth).point);
   slider.addEventListener("input", () => { pause(); depth = +slider.value; paint(); });
-  shaded.addEventListener("change", paint);
+  checked.addEventListener("change", paint);
   anew.addEventListener("click", draw);
-  play.addEventListener("click", () => {
-    if (frame) return pause();
-    if (!depth) depth = flow.depth;
-    play.textContent = "pause";
-    reading.setAttribute("aria-live", "off");
-    frame = requestAnimationFrame(step);
-  });
-  new IntersectionObserver(seen => { if (!seen.at(-1).isIntersecting) pause(); }).observe(page);
   draw();
 }

@@ -30,6 +30,7 @@ LIVING = {
     "pages.latent_sliders(": ("latentSliders", "vae-20d"),
     "pages.walk(": ("latentWalk", "gan"),
     "widgets.warped_plane(": ("flowLayers", "flow-2d"),
+    "matching_widgets.moons_in_time(": ("flowInTime", "matching-2d"),
 }
 
 
@@ -119,8 +120,9 @@ def references() -> str:
 def weights() -> dict[str, str]:
     """What lives in the pages: name of a model -> a script that hands over its weights, and where it begins."""
     figures.use_style()
-    vae, sliders, gan, flow, classifier = (
-        recipes.pretrained(own, "cpu") for own in ("vae-2d", "vae-20d", "gan", "flow-2d", "digit-classifier")
+    vae, sliders, gan, flow, matching, classifier = (
+        recipes.pretrained(own, "cpu")
+        for own in ("vae-2d", "vae-20d", "gan", "flow-2d", "matching-2d", "digit-classifier")
     )
     starts = json.loads((SITE / "starts.json").read_text(encoding="utf-8"))
     codes, kl, labels = (
@@ -133,6 +135,7 @@ def weights() -> dict[str, str]:
         "vae-20d": pages.sliders_data(sliders, codes["vae-20d"], kl["vae-20d"], labels["vae-20d"]),
         "gan": pages.walk_data(gan, noise, named),
         "flow-2d": pages.couplings(flow),
+        "matching-2d": pages.field(matching),
     }
     return {name: f"GM.arrived({json.dumps(name)}, {json.dumps(own)});\n" for name, own in data.items()}
 

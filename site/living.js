@@ -138,7 +138,7 @@ function sideBySide(page) {
   }
 }
 
-const BUILDS = {latentPad, latentSliders, latentWalk, flowLayers};
+const BUILDS = {latentPad, latentSliders, latentWalk, flowLayers, flowInTime};
 document.querySelectorAll(".gm-side-by-side").forEach(own => whenSeen(own, sideBySide));
 document.querySelectorAll(".gm-page[data-build]").forEach(own => whenSeen(own, place => filled(place, (page, data) => {
   begin(page, BUILDS[page.dataset.build], data);

@@ -31,6 +31,7 @@ from gm_helpers.exercises import (
     flow_density,
     flow_layers,
     flow_noise,
+    flow_time,
     vae_bound,
     vae_model,
 )
@@ -44,7 +45,8 @@ from gm_helpers.files import UsageError
 @pytest.fixture(autouse=True)
 def fixed_cases(monkeypatch):
     monkeypatch.setattr(checking, "rng", lambda: np.random.default_rng(0))
-    for module in (game, conclusion, flow_base, flow_density, flow_layers, flow_noise, vae_bound, vae_model):
+    modules = conclusion, flow_base, flow_density, flow_layers, flow_noise, flow_time, vae_bound, vae_model
+    for module in (game, *modules):
         monkeypatch.setattr(module, "rng", lambda: np.random.default_rng(0))
     yield
     for own in EXERCISES.values():

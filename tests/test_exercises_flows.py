@@ -12,13 +12,13 @@ from torch import nn
 from torch.distributions import Normal
 
 from gm_helpers import exercises, flows
-from gm_helpers.exercises import checking, flow_base, flow_density, flow_layers, flow_noise
+from gm_helpers.exercises import checking, flow_base, flow_density, flow_layers, flow_noise, flow_time
 from gm_helpers.exercises.checking import EXERCISES, UNTOUCHED, Verdict
 
 
 @pytest.fixture(autouse=True)
 def fixed_cases(monkeypatch):
-    for module in (checking, flow_base, flow_density, flow_layers, flow_noise):
+    for module in (checking, flow_base, flow_density, flow_layers, flow_noise, flow_time):
         monkeypatch.setattr(module, "rng", lambda: np.random.default_rng(0))
     yield
     for own in EXERCISES.values():

@@ -10,14 +10,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import NoFloat64, normal, random_images, random_vae, randomized, same, seeded
+from conftest import NoFloat64, normal, random_images, random_vae, randomized, same, seeded, uniform
 from test_quantize import read, small_generator
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
-from gm_helpers import figures, pages, recipes
+from gm_helpers import figures, flow_matching, pages, recipes
 from gm_helpers.flows import flow_2d
-from gm_helpers.nn import slerp
+from gm_helpers.nn import VelocityMLP, slerp
 
 pytestmark = pytest.mark.usefixtures("shown")
 
@@ -311,3 +311,17 @@ def test_a_page_has_all_that_a_flow_of_the_plane_is_computed_from():
 def test_what_a_page_decodes_and_generates_with_has_the_sizes_of_the_model_s_layers():
     assert pages.decoder(random_vae(2))["sizes"] == [2, 16, 784]
     assert pages.generator(GAME)["sizes"][0] == 20
+
+
+def test_a_page_has_all_that_a_velocity_in_the_plane_is_computed_from():
+    model = flow_matching.FlowMatching(randomized(VelocityMLP(2, 8, 6)).half().double(), (2,))
+    data, x, t = pages.field(model), normal(20, 2), uniform(20)
+    angles = t[:, None] * torch.tensor(data["frequencies"], dtype=torch.float64)
+    numbers, at = torch.from_numpy(np.frombuffer(base64.b64decode(data["halves"]), "<f2").astype(float)), 0
+    out = torch.cat([x, angles.sin(), angles.cos()], 1)
+    for inputs, outputs, activation in zip(data["sizes"][:-1], data["sizes"][1:], data["activations"], strict=True):
+        weight, at = numbers[at : at + inputs * outputs].view(outputs, inputs), at + inputs * outputs
+        out, at = out @ weight.T + numbers[at : at + outputs], at + outputs
+        out = {"silu": lambda a: a * a.sigmoid(), "": lambda a: a}[activation](out)
+    assert at == len(numbers)
+    assert_close(out, model.velocity(x, t))

@@ -27,7 +27,7 @@ from torch.distributions import (
 from torch.distributions.transforms import AffineTransform
 
 from gm_helpers import bijections, flows
-from gm_helpers.exercises import flow_density
+from gm_helpers.exercises import flow_density, flow_time
 
 HALF_LOG_2PI = math.log(2 * math.pi) / 2
 
@@ -497,6 +497,78 @@ class NeedsMeans(Humps):
         super().__init__(means)
 
 
+# ---------------------------------------------------------------- Beyond (h)
+
+
+def velocity_by_regression(y, tau, m, s):
+    variance = (1 - tau) ** 2 + tau**2 * s**2
+    return m + (tau * s**2 - (1 - tau)) / variance * (y - tau * m)
+
+
+def velocity_by_two_means(y, tau, m, s):
+    """E[x | y] − E[ε | y], each by the formula for two normals."""
+    away = (np.asarray(y) - tau * m) / ((1 - tau) ** 2 + (tau * s) ** 2)
+    return (m + tau * s**2 * away) - (1 - tau) * away
+
+
+def velocity_by_deviation(y, tau, m, s):
+    """From x_τ = τm + d·z with the deviation d: m + d′·z."""
+    d = math.hypot(1 - tau, tau * s)
+    return [m + (tau * s**2 - (1 - tau)) / d * (own - tau * m) / d for own in y.tolist()]
+
+
+def velocity_by_sums(y, tau, m, s):
+    """The conditional mean by weights on a grid of normal pairs, at inner times."""
+    if tau in (0, 1):
+        return m - y if tau == 0 else y
+    x = m + s * torch.linspace(-9, 9, 20_001).double()
+    eps = (y[:, None] - tau * x) / (1 - tau)
+    weights = (Normal(m, s).log_prob(x) + Normal(0.0, 1.0).log_prob(eps)).softmax(1)
+    return (weights * (x - eps)).sum(1)
+
+
+def by_trace(velocity, x, log_p, delta):
+    jacobian = torch.func.vmap(torch.func.jacrev(velocity))(x)
+    return x + delta * velocity(x), log_p - delta * jacobian.diagonal(dim1=1, dim2=2).sum(1)
+
+
+def by_gradients(velocity, x, log_p, delta):
+    x = x.clone().requires_grad_()
+    v = velocity(x)
+    parts = [torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(x.shape[1])]
+    return (x + delta * v).detach(), log_p - delta * sum(parts)
+
+
+def by_determinant(velocity, x, log_p, delta):
+    jacobian = torch.stack([torch.func.jacrev(lambda own: own + delta * velocity(own))(row) for row in x])
+    return x + delta * velocity(x), log_p - jacobian.slogdet()[1]
+
+
+def by_central_differences(velocity, x, log_p, delta):
+    total, shifts = 0, 1e-5 * torch.eye(x.shape[1]).double()
+    for i, shift in enumerate(shifts):
+        total = total + (velocity(x + shift) - velocity(x - shift))[:, i] / 2e-5
+    return (x + delta * velocity(x)).numpy(), (log_p - delta * total).numpy()
+
+
+def step(of):
+    """A right step but for log p′, which is of(log_p, jacobians, delta)."""
+
+    def answer(velocity, x, log_p, delta):
+        return x + delta * velocity(x), of(log_p, torch.stack([torch.func.jacrev(velocity)(row) for row in x]), delta)
+
+    return answer
+
+
+def moved(to):
+    """A right log p′, and x′ = to(velocity, x, delta)."""
+    return lambda velocity, x, log_p, delta: (to(velocity, x, delta), by_trace(velocity, x, log_p, delta)[1])
+
+
+def trace(jacobians):
+    return jacobians.diagonal(dim1=1, dim2=2).sum(1)
+
+
 # ---------------------------------------------------------------- the zoo
 
 RIGHT = {
@@ -547,6 +619,18 @@ RIGHT = {
         humps(),
         humps(log_prob=lambda z: Humps().log_prob(z).tolist()),
         flows.TwoNormals(2),
+    ],
+    "gaussian_velocity": [
+        velocity_by_two_means,
+        velocity_by_deviation,
+        velocity_by_sums,
+        lambda y, tau, m, s: velocity_by_regression(y.float(), tau, m, s),
+    ],
+    "euler_step": [
+        by_gradients,
+        by_determinant,
+        by_central_differences,
+        lambda velocity, x, log_p, h: [own.float() for own in by_trace(velocity, x, log_p, h)],
     ],
 }
 WRONG = {
@@ -801,5 +885,45 @@ WRONG = {
         (SimpleNamespace(log_prob=Humps().log_prob), "has no method .sample"),
         (SimpleNamespace(sample=Humps().sample), "has no method .log_prob"),
     ],
+    "gaussian_velocity": [
+        (lambda y, tau, m, s: 0 * y + m, "the mean of all velocities"),
+        (lambda y, tau, m, s: (1 - tau) * velocity_by_regression(y, tau, m, s) + y, r"that is E\[x . x_τ\]"),
+        (lambda y, tau, m, s: y - tau * velocity_by_regression(y, tau, m, s), r"that is E\[ε . x_τ\]"),
+        (lambda y, tau, m, s: (1 - tau) * velocity_by_regression(y, tau, m, s), "the way that is left"),
+        (lambda y, tau, m, s: m + (y - tau * m) * (tau * s**2 + 1 - tau) / ((1 - tau) ** 2 + (tau * s) ** 2), "signs"),
+        (lambda y, tau, m, s: velocity_by_regression(y, tau, m, math.sqrt(s)), "should be"),
+        (lambda y, tau, m, s: (m - y) / (1 - tau), "straight to the mean"),
+        (lambda y, tau, m, s: m - y, "at τ = 0 alone"),
+        (lambda y, tau, m, s: -velocity_by_regression(y, tau, m, s), "the sign"),
+        (lambda y, tau, m, s: velocity_by_regression(y, max(tau, 0.01), m, s), "tau = 0, .*should be"),
+        (lambda y, tau, m, s: velocity_by_regression(y, tau, m, s) / tau * tau, "tau = 0.*and should be finite"),
+        (lambda y, tau, m, s: velocity_by_regression(y, tau, m, s).sum(), "the shape"),
+        (lambda y, tau, m: y, "TypeError"),
+    ],
+    "euler_step": [
+        (step(lambda log_p, j, delta: log_p + delta * trace(j)), "the sign: where points move apart"),
+        (step(lambda log_p, j, delta: log_p - trace(j)), "how long is the step.$"),
+        (step(lambda log_p, j, delta: log_p), "what does that do to their density"),
+        (step(lambda log_p, j, delta: log_p - delta * j.sum((1, 2))), "adds up all entries"),
+        (step(lambda log_p, j, delta: log_p - delta * trace(j).sum()), "a divergence of its own"),
+        (step(lambda log_p, j, delta: log_p - delta * trace(j).mean()), "a divergence of its own"),
+        (step(lambda log_p, j, delta: log_p - delta * trace(j) / j.shape[1]), "a divergence is a sum"),
+        (step(lambda log_p, j, delta: log_p - delta * j[:, 0, 0]), "a slope of its own"),
+        (step(lambda log_p, j, delta: log_p - j.slogdet()[1]), "what does x itself add"),
+        (step(lambda log_p, j, delta: log_p - delta * j.det()), "not its determinant"),
+        (step(lambda log_p, j, delta: log_p - delta * trace(j) / math.log(2)), "those are bits"),
+        (step(lambda log_p, j, delta: log_p - 1.2 * delta * trace(j)), "should be about [^\n]*$"),
+        (step(lambda log_p, j, delta: (log_p - delta * trace(j))[:, None]), "log_p′: your answer has the shape"),
+        (moved(lambda velocity, x, delta: x), "nothing has been moved"),
+        (moved(lambda velocity, x, delta: x + velocity(x)), "how long is the step"),
+        (moved(lambda velocity, x, delta: x - delta * velocity(x)), "the sign: the velocity says"),
+        (moved(lambda velocity, x, delta: delta * velocity(x)), "that is the step; from where"),
+        (moved(lambda velocity, x, delta: x + delta * velocity(x + delta / 2 * velocity(x))), "a midpoint step"),
+        (lambda velocity, x, log_p, delta: x + delta * velocity(x), "a pair, x′ and log_p′|a pair"),
+    ],
 }
-KNOWN = {"log_density": flow_density.DENSITY_MISTAKES, "bits_of": flow_density.BITS_MISTAKES}
+KNOWN = {
+    "log_density": flow_density.DENSITY_MISTAKES,
+    "bits_of": flow_density.BITS_MISTAKES,
+    "gaussian_velocity": flow_time.VELOCITY_MISTAKES,
+}

@@ -6,6 +6,7 @@ from gm_helpers.exercises.flow_density import bits_of, log_density, preimages
 from gm_helpers.exercises.flow_noise import black_noise
 from gm_helpers.exercises.flow_layers import invertible_1x1, piecewise_linear
 from gm_helpers.exercises.flow_base import two_humped_base
+from gm_helpers.exercises.flow_time import euler_step, gaussian_velocity
 
 # isort: on
 from gm_helpers.exercises.checking import Verdict
@@ -30,9 +31,11 @@ __all__ = [
     "black_noise",
     "collapse",
     "compare_bounds",
+    "euler_step",
     "fair_claims",
     "frechet_floor",
     "game_step",
+    "gaussian_velocity",
     "hidden_beta",
     "invertible_1x1",
     "jsd_bound",

@@ -41,7 +41,7 @@ def _mapped(function: Any, arguments: Case, name: str, where: str) -> tuple[Tens
             return value, numbers(log_det, shape[:1], f"{where}, log_det: ")
 
 
-def _settle(
+def settle_largest(
     given: Sequence[Tensor],
     cases: Sequence[Case],
     right: Callable[..., Tensor],
@@ -192,8 +192,8 @@ def invertible_1x1(answer: Any) -> str:
             matrix = _matrix(random, own[1], negative=at % 3 != 2)
             cases.append({"matrix": matrix, name: torch.from_numpy(random.normal(size=own))})
         values, log_dets = zip(*(_by_layer(answer, own, direction) for own in cases), strict=True)
-        _settle(values, cases, right, mistakes, f"what your `{direction}` makes of it")
-        _settle(log_dets, cases, stretch, others, f"the log_det of your `{direction}`")
+        settle_largest(values, cases, right, mistakes, f"what your `{direction}` makes of it")
+        settle_largest(log_dets, cases, stretch, others, f"the log_det of your `{direction}`")
     return "8 random matrices, most with a negative determinant, both directions, by autograd and by a linear solver"
 
 
@@ -310,8 +310,8 @@ def piecewise_linear(answer: Any) -> str:
     exchanged = "back with widths and heights exchanged, "
     for own_cases, where in ((cases, ""), (back, exchanged)):
         values, log_dets = zip(*(_mapped(answer, own, "z", where + stated(own)) for own in own_cases), strict=True)
-        _settle(values, own_cases, _interpolated, PIECES_MISTAKES, f"{where}your z")
-        _settle(log_dets, own_cases, _by_differences, SLOPES_MISTAKES, f"{where}your log_det")
+        settle_largest(values, own_cases, _interpolated, PIECES_MISTAKES, f"{where}your z")
+        settle_largest(log_dets, own_cases, _by_differences, SLOPES_MISTAKES, f"{where}your log_det")
     for case in cases:
         _refuse_edges(answer, case)
     return "18 sets of random bins, there and back, against NumPy's interpolation, and the edges of all bins"
@@ -324,4 +324,4 @@ def _refuse_edges(answer: Any, case: Case) -> None:
     case, where = case | {"x": edges}, "at the edges of the bins, 0 and 1 too,"
     said = f"{where} {stated(case)}"
     value = numbers(pair(call(answer, case, said), "z and log_det", said)[0], tuple(edges.shape), f"{said}, z: ")
-    _settle([value], [case], _interpolated, [], f"{where} your z")
+    settle_largest([value], [case], _interpolated, [], f"{where} your z")
