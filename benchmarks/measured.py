@@ -44,6 +44,17 @@ def samples(metrics: dict[str, Any]) -> list[str]:
     ]
 
 
+def matching(metrics: dict[str, Any]) -> list[str]:
+    """Of flow matching, whose samples take some of Euler's steps."""
+    steps = sorted(int(key.rpartition("_")[2]) for key in metrics if re.fullmatch(r"test_frechet_\d+", key))
+    distances = ", ".join(f"{metrics[f'test_frechet_{own}']:.1f}" for own in steps)
+    return [
+        f"{distances} ({metrics['test_frechet_floor'] / 2:.1f})",
+        f"{metrics[f'test_precision_{steps[-1]}']:.2f}, {metrics[f'test_recall_{steps[-1]}']:.2f}",
+        f"**{metrics['test_bits_per_dim']:.2f}** ± {metrics['test_bits_per_dim_error']:.2f}",
+    ]
+
+
 # name -> which recipes are in it, its columns, and a row of them
 TABLES: dict[str, tuple[Callable[[recipes.Recipe], bool], list[str], Row]] = {
     "binary": (
@@ -57,9 +68,14 @@ TABLES: dict[str, tuple[Callable[[recipes.Recipe], bool], list[str], Row]] = {
         samples,
     ),
     "grey": (
-        lambda recipe: recipe.prepare is data.levels,
+        lambda recipe: recipe.prepare is data.levels and recipe.kind != "matching",
         ["Bits per dimension, one draw", "Importance-weighted (draws)"],
         grey,
+    ),
+    "matching": (
+        lambda recipe: recipe.kind == "matching" and not recipe.points,
+        ["Fréchet distance by 2, 5, 20, 100 steps (floor)", "Precision, recall by 100", "Bits per dimension"],
+        matching,
     ),
 }
 

@@ -12,6 +12,7 @@ import torch
 from torch.testing import assert_close
 
 from gm_helpers import recipes
+from gm_helpers.flow_matching import carried, exact_divergence, log_prob
 
 pytestmark = pytest.mark.rare
 
@@ -156,7 +157,8 @@ def moved_by(place, handle, key):
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("1_vae", 0), ("1_vae", 1), ("1_vae", 2), ("2_gan", 0), ("3_flows", 0), ("3_flows", 1)]
+    ("name", "number"),
+    [("1_vae", 0), ("1_vae", 1), ("1_vae", 2), ("2_gan", 0), ("3_flows", 0), ("3_flows", 1), ("3_flows", 2)],
 )
 def test_each_living_page_of_a_chapter_takes_the_place_of_its_still_picture_and_obeys_keys(chapter, name, number):
     come_to_life, _ = chapter
@@ -253,7 +255,7 @@ def test_a_chapter_has_no_other_living_pages(page, site):
     for name, builds in {
         "1_vae": ["latentPad", "latentSliders", "latentPad"],
         "2_gan": ["latentWalk"],
-        "3_flows": ["flowLayers", "flowLayers"],
+        "3_flows": ["flowLayers", "flowLayers", "flowInTime"],
     }.items():
         page.goto((site / f"{name}.html").as_uri())
         assert page.evaluate("[...document.querySelectorAll('.gm-page')].map(own => own.dataset.build)") == builds
@@ -274,7 +276,7 @@ def test_the_pad_decodes_where_mouse_or_finger_points(chapter):
 
 def test_sliders_walk_and_depth_obey_mouse_or_finger(chapter):
     come_to_life, pressed = chapter
-    for name, number, position in (("1_vae", 1, 0.9), ("2_gan", 0, 0.9), ("3_flows", 0, 0.1)):
+    for name, number, position in (("1_vae", 1, 0.9), ("2_gan", 0, 0.9), ("3_flows", 0, 0.1), ("3_flows", 2, 0.9)):
         place = come_to_life(name, number)
         before = pixels(place)
         pressed(place.locator("input[type=range]").first, position, 0.5)
@@ -371,6 +373,63 @@ def test_the_density_of_the_flow_s_page_is_drawn_on_demand(chapter):
     pressed(place.get_by_label("density"), 0.5, 0.5)
     assert place.get_by_label("density").is_checked()
     assert place.locator("canvas").evaluate(corner) < bright
+
+
+def test_the_velocity_the_ways_and_the_divergence_of_the_page_are_those_of_torch(three):
+    model, x = recipes.pretrained("matching-2d", "cpu"), torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
+    velocities, ends, integrals, back = three.evaluate(
+        """async all => {
+        const field = fieldOf(await weights('matching-2d')), paths = all.map(field.path);
+        return [all.map(x => [...field.velocity(x, 0.3)]), paths.map(own => own.at(-1).point),
+                paths.map(own => own.at(-1).integral), paths.map(own => field.back(own.at(-1).point, field.steps))];
+    }""",
+        x.tolist(),
+    )
+    with torch.no_grad():
+        v = model.velocity(x, torch.full((10,), 0.3))
+    moved, integral = carried(model.velocity, x, 0.0, 1.0, 50, exact_divergence)
+    assert_close(torch.tensor(velocities), v, rtol=0, atol=1e-4)
+    assert_close(torch.tensor(ends), moved, rtol=0, atol=1e-3)
+    assert_close(torch.tensor(integrals), integral, rtol=0, atol=0.02)
+    assert_close(torch.tensor(back), x, rtol=0, atol=0.02)  # a midpoint step back undoes one but for its error
+
+
+def test_the_page_of_flow_matching_says_the_log_density_of_the_point_that_is_pointed_at(chapter):
+    come_to_life, pressed = chapter
+    place, model = come_to_life("3_flows", 2), recipes.pretrained("matching-2d", "cpu")
+    place.get_by_label("time τ").press("End")
+    [sample] = model.sample(1, torch.Generator().manual_seed(3)).tolist()
+    pressed(place.locator("canvas"), (sample[0] + 2.6) / 5.2, (2.6 - sample[1]) / 5.2)
+    told = place.locator("[aria-live]").inner_text().replace("−", "-")
+    assert told.startswith("τ = 1.00: x = (")
+    x = [float(own) for own in re.search(r"x = \(([^)]+)\)", told)[1].split(",")]
+    assert x == pytest.approx(sample, abs=0.02)
+    whole, of_noise, sign, integral = re.search(r"(-?[\d.]+) = (-?[\d.]+) ([+-]) ([\d.]+) nats$", told).groups()
+    assert float(whole) == pytest.approx(float(of_noise) + float(sign + integral), abs=0.02)
+    assert f"log p = {whole} nats" in told
+    corners = torch.tensor(x) + 0.01 * torch.cartesian_prod(*[torch.tensor([-1.0, 0, 1])] * 2)  # x was rounded
+    expected = log_prob(model.velocity, corners, 50, exact=True)
+    assert expected.min() - 0.05 < float(whole) < expected.max() + 0.05
+
+
+def test_flow_matching_plays_from_noise_to_data_and_stops_there(chapter):
+    come_to_life, pressed = chapter
+    place = come_to_life("3_flows", 2)
+    slider, button = place.get_by_label("time τ"), place.locator("button").first
+    pressed(button, 0.5, 0.5)
+    assert button.inner_text() == "pause"
+    place.page.wait_for_function("own => own.textContent === '▶ play'", arg=button.element_handle(), timeout=60_000)
+    assert float(slider.input_value()) == 1
+    assert "τ = 1.00" in place.locator("[aria-live]").inner_text()
+
+
+def test_the_arrows_of_flow_matching_can_be_taken_away_and_its_points_drawn_anew(chapter):
+    come_to_life, pressed = chapter
+    place = come_to_life("3_flows", 2)
+    for part in (place.get_by_label("velocity"), place.get_by_text("draw anew")):
+        before = pixels(place)
+        pressed(part, 0.5, 0.5)
+        assert pixels(place) != before
 
 
 def test_twenty_sliders_decode_what_torch_decodes(chapter):
