@@ -200,15 +200,16 @@ def _matching_quality(
 ) -> dict[str, float]:
     """`sample_quality` of that many samples by these numbers of Euler's steps, and bits per dimension of a few images.
 
-    pixels: (N, 1, 28, 28) uint8; the first `samples` are compared with, and a twentieth of these are measured, by 50
-    midpoint steps and one probe each.
+    pixels: (N, 1, 28, 28) uint8; so many of them are compared with, drawn because the files are ordered by writer, and
+    the bits are those of a twentieth of these, by 50 midpoint steps and one probe each.
     """
     rng = torch.Generator(pixels.device).manual_seed(0)
+    pixels = pixels[torch.randperm(len(pixels), generator=rng, device=pixels.device)[:samples]]
     classifier = cast(DigitClassifier, pretrained("digit-classifier", pixels.device.type))
     found: dict[str, float] = {}
     for count in steps:
         made = model.sample(samples, rng, count) / 255
-        quality = metrics.sample_quality(made, pixels[:samples] / 255, classifier)
+        quality = metrics.sample_quality(made, pixels / 255, classifier)
         found |= {f"{own}_{count}": quality[own] for own in ("frechet", "precision", "recall")}
     bits = model.bits_per_dim(prepare(pixels[: samples // 20], rng), 50, rng)
     mean, error = metrics.mean_and_standard_error(bits)

@@ -106,8 +106,10 @@ def test_every_recipe_s_measurements_are_numbers_for_both_splits(name, monkeypat
     assert all(math.isfinite(value) for value in measured.values())
 
 
-def test_flow_matching_is_measured_at_each_number_of_steps_and_its_bits_are_a_mean_over_a_twentieth(monkeypatch):
-    asked = []
+def test_flow_matching_is_measured_at_each_number_of_steps_against_images_that_are_drawn_and_its_bits_on_a_twentieth(
+    monkeypatch,
+):
+    asked, compared, measured = [], [], []
 
     class Model:
         def sample(self, n, generator, steps):
@@ -116,17 +118,24 @@ def test_flow_matching_is_measured_at_each_number_of_steps_and_its_bits_are_a_me
 
         def bits_per_dim(self, x, steps, generator):
             asked.append((len(x), steps))
+            measured.extend(x[:, 0, 0, 0].tolist())
             return torch.arange(len(x), dtype=torch.float32)
 
-    monkeypatch.setattr(
-        metrics, "sample_quality", lambda made, real, _: dict.fromkeys(QUALITIES, 255 * made.mean().item())
-    )
-    pixels = torch.zeros(100, 1, 28, 28, dtype=torch.uint8)
+    def quality(made, real, _):
+        compared.append((255 * real[:, 0, 0, 0]).round().tolist())
+        return dict.fromkeys(QUALITIES, 255 * made.mean().item())
+
+    monkeypatch.setattr(metrics, "sample_quality", quality)
+    pixels = torch.arange(100, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28)  # each says which it is
     found = recipes._matching_quality(Model(), pixels, data.levels, samples=60, steps=(2, 5))
     assert asked == [(60, 2), (60, 5), (3, 50)]
     assert found["frechet_2"] == pytest.approx(2, rel=1e-5)
     assert found["recall_5"] == pytest.approx(5, rel=1e-5)
     assert found["bits_per_dim"] == 1.0
+    assert compared[0] == compared[1]
+    assert len({*compared[0]}) == 60
+    assert max(compared[0]) >= 60
+    assert {*measured} <= {*compared[0]}
 
 
 @pytest.mark.parametrize("split", data.SPLITS)
