@@ -31,7 +31,7 @@ def moons_in_time(model: FlowMatching, figure_dir: str = "", name: str = "3.beyo
         with torch.no_grad():
             v = model.velocity(grid, grid.new_full((len(grid),), time)).cpu()
         figure, [axis] = panels(1, 5.4, 4.6, top=0.4)
-        points = axis.scatter(*own.T, s=4, c=density, vmin=-6, vmax=1)
+        points = axis.scatter(own[:, 0], own[:, 1], s=4, c=density, vmin=-6, vmax=1)
         figure.colorbar(points, label="$\\log p_\\tau$ (nats)", extend="min")
         axis.quiver(*grid.cpu().T, *v.T, angles="xy", scale_units="xy", scale=9, width=0.004, color="#777777")
         axis.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")

@@ -13,7 +13,7 @@ from torch.distributions import Normal
 
 from gm_helpers import exercises, flows
 from gm_helpers.exercises import checking, flow_base, flow_density, flow_layers, flow_noise, flow_time
-from gm_helpers.exercises.checking import EXERCISES, UNTOUCHED, Verdict
+from gm_helpers.exercises.checking import EXERCISES, UNTOUCHED, Mistake, Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -279,6 +279,23 @@ def test_log_determinants_at_the_edges_of_bins_are_anybody_s_choice():
         return z, torch.where(at_edge, -math.inf, log_det)
 
     assert exercises.piecewise_linear(answer).status == "right"
+
+
+def test_the_first_case_that_fails_is_told_and_the_idea_of_the_mistake_that_gives_the_same_in_every_case():
+    cases = [{"x": torch.tensor([0.0, 1.0]).double()}, {"x": torch.tensor([2.0, 3.0]).double()}]
+    mistakes = [Mistake(lambda x: 2 * x, "twice"), Mistake(lambda x: x**2, "squared")]
+
+    def told(answer):
+        flow_layers.settle_largest([answer(own["x"]) for own in cases], cases, lambda x: x, mistakes, "yours")
+
+    told(lambda x: x * (1 + 1e-5))
+    for answer, words in (
+        (lambda x: x**2, "^for x = .2, 3.: yours is .4, 9., and should be .2, 3.\\.\nsquared$"),
+        (lambda x: 2 * x, "^for x = .0, 1.: .*\ntwice$"),
+        (lambda x: x + 0.01, "^for x = .0, 1.: [^\n]*$"),
+    ):
+        with pytest.raises(checking.Wrong, match=words):
+            told(answer)
 
 
 @pytest.mark.slow

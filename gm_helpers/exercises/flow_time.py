@@ -24,9 +24,8 @@ def _spread(tau: float, s: float) -> float:
 
 def _moved_quantile(y: Tensor, tau: float, m: float, s: float) -> Tensor:
     """d/dτ of the point that keeps its quantile: on a line no velocity without crossings carries normals otherwise."""
-    z, at = (y - tau * m) / math.sqrt(_spread(tau, s)), torch.tensor(tau, dtype=torch.float64, requires_grad=True)
-    _, slope = torch.func.jvp(lambda t: t * m + ((1 - t) ** 2 + (t * s) ** 2).sqrt() * z, (at,), (torch.ones_like(at),))
-    return slope.detach()
+    z, at = (y - tau * m) / math.sqrt(_spread(tau, s)), torch.tensor(tau, dtype=torch.float64)
+    return torch.func.jacfwd(lambda t: t * m + ((1 - t) ** 2 + (t * s) ** 2).sqrt() * z)(at)
 
 
 def _regressed(
