@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 WIDGETS = {  # of each notebook, in their order: the label of a slider that changes the picture
     "1_vae": ["curvature", "mean μ", "image no.", "humps at ±h", "fraction t"],
     "2_gan": ["mean of p_g", "logit a", "training (stages)", "noise t"],
-    "3_flows": ["depth (layers)", "steepness s", "temperature T", "fraction t"],
+    "3_flows": ["depth (layers)", "steepness s", "temperature T", "fraction t", "time τ"],
 }
 
 

@@ -551,6 +551,11 @@ def by_central_differences(velocity, x, log_p, delta):
     return (x + delta * velocity(x)).numpy(), (log_p - delta * total).numpy()
 
 
+def at_the_moved_point(velocity, x, log_p, delta):
+    moved, _ = by_trace(velocity, x, log_p, delta)
+    return moved, by_trace(velocity, moved, log_p, delta)[1]
+
+
 def step(of):
     """A right step but for log p′, which is of(log_p, jacobians, delta)."""
 
@@ -630,6 +635,7 @@ RIGHT = {
         by_gradients,
         by_determinant,
         by_central_differences,
+        at_the_moved_point,
         lambda velocity, x, log_p, h: [own.float() for own in by_trace(velocity, x, log_p, h)],
     ],
 }
@@ -896,7 +902,10 @@ WRONG = {
         (lambda y, tau, m, s: m - y, "at τ = 0 alone"),
         (lambda y, tau, m, s: -velocity_by_regression(y, tau, m, s), "the sign"),
         (lambda y, tau, m, s: velocity_by_regression(y, max(tau, 0.01), m, s), "tau = 0, .*should be"),
-        (lambda y, tau, m, s: velocity_by_regression(y, tau, m, s) / tau * tau, "tau = 0.*and should be finite"),
+        (
+            lambda y, tau, m, s: velocity_by_regression(y, tau, m, s) / tau * tau,
+            "tau = 0.*and should be finite.\\nAt the ends",
+        ),
         (lambda y, tau, m, s: velocity_by_regression(y, tau, m, s).sum(), "the shape"),
         (lambda y, tau, m: y, "TypeError"),
     ],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gm_helpers.exercises.checking import Mistake, Wrong, call, exercise, numbers, rng, shown, stated
-from gm_helpers.exercises.flow_density import NOTEBOOK, pair
+from gm_helpers.exercises.flow_density import NOTEBOOK, explained, pair
 from gm_helpers.exercises.flow_layers import PRECISION, settle_largest
 
 Case = dict[str, Any]
@@ -24,8 +24,10 @@ def _spread(tau: float, s: float) -> float:
 
 def _moved_quantile(y: Tensor, tau: float, m: float, s: float) -> Tensor:
     """d/dτ of the point that keeps its quantile: on a line no velocity without crossings carries normals otherwise."""
-    z, at = (y - tau * m) / math.sqrt(_spread(tau, s)), torch.tensor(tau, dtype=torch.float64)
-    return torch.func.jacfwd(lambda t: t * m + ((1 - t) ** 2 + (t * s) ** 2).sqrt() * z)(at)
+    z, at = (y - tau * m) / math.sqrt(_spread(tau, s)), torch.full_like(y, tau).requires_grad_()
+    with torch.enable_grad():
+        moved = at * m + ((1 - at) ** 2 + (at * s) ** 2).sqrt() * z
+        return torch.autograd.grad(moved.sum(), at)[0]
 
 
 def _regressed(
@@ -102,7 +104,8 @@ def gaussian_velocity(answer: Any) -> str:
         cases.append({"y": y, "tau": tau, "m": m, "s": s})
     inside = len(cases) - 2
     for some, mistakes in ((cases[:inside], VELOCITY_MISTAKES), (cases[inside:], [])):  # some divide by 0 at an end
-        given = [numbers(call(answer, own), tuple(own["y"].shape), f"{stated(own)}: ") for own in some]
+        with explained("at the ends of the time τ or 1 − τ is 0: is something divided by it?", "finite"):
+            given = [numbers(call(answer, own), tuple(own["y"].shape), f"{stated(own)}: ") for own in some]
         settle_largest(given, some, _moved_quantile, mistakes, "your velocity")
     return "18 random normals at random times against the motion of their quantiles, and both ends of the time"
 
@@ -112,7 +115,8 @@ def gaussian_velocity(answer: Any) -> str:
 
 def _jacobians(velocity: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """(B, D, D), row by row."""
-    return torch.stack([torch.func.jacrev(velocity)(row) for row in x])
+    rows: list[Any] = [torch.autograd.functional.jacobian(velocity, row) for row in x]
+    return torch.stack(rows)
 
 
 def _log_det(jacobians: Tensor, delta: float) -> Tensor:
@@ -213,13 +217,17 @@ def _stepped(answer: Any, case: Case) -> tuple[Tensor, Tensor]:
 
 
 def _settle_density(given: tuple[Tensor, ...], cases: list[Case]) -> None:
-    """Raise Wrong where log p′ is off by more than twice what the first order leaves out."""
+    """Raise Wrong where log p′ is off by more than twice what two answers of first order differ by.
+
+    The divergence may be taken before the step or after it, and the determinant may be exact.
+    """
     jacobians = [_jacobians(own["velocity"], own["x"]) for own in cases]
+    later = [_jacobians(own["velocity"], own["x"] + own["delta"] * own["velocity"](own["x"])) for own in cases]
 
     def agree(change: Change, at: int) -> bool:
         delta, own, before = cases[at]["delta"], jacobians[at], cases[at]["log_p"]
-        first, whole = before - delta * _traces(own), before - _log_det(own, delta)
-        slack = 2 * (first - whole).abs().max() + PRECISION / 10 * (1 + before.abs().max())
+        first, whole, after = delta * _traces(own), _log_det(own, delta), delta * _traces(later[at])
+        slack = 2 * torch.stack([first - whole, first - after]).abs().max() + PRECISION / 10 * (1 + before.abs().max())
         return bool(((given[at] - before - change(own, delta)).abs() <= slack).all())
 
     def right(jacobians: Tensor, delta: float) -> Tensor:
